@@ -1,0 +1,2 @@
+//! The `s3rep` command.
+fn main() {}

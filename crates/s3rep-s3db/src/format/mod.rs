@@ -1,0 +1,1 @@
+//! The stored format, as pure functions.

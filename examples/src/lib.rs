@@ -1,0 +1,1 @@
+//! Examples of s3rep: see `examples/`.

@@ -1,0 +1,1 @@
+//! Whole-system tests of s3rep live in `tests/`.
