@@ -11,7 +11,6 @@ use crate::{
 
 /// What a source observes. `s3rep check` prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct SourceCapability {
     /// Changes of one record arrive in the order in which they were committed.
     pub ordered_per_record: bool,
