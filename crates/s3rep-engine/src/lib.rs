@@ -1,1 +1,3 @@
-//! s3rep-engine.
+//! Moves changes from a source through a durable log into destinations.
+
+pub mod context;

@@ -1,1 +1,8 @@
-//! s3rep-testkit.
+//! Conformance suites for sinks and logs, an oracle, a history generator and fault injection.
+//!
+//! A driver's `tests/conformance.rs` is a `harness = false` test that hands its trials to `libtest-mimic`; the
+//! suite picks the cases by capability, and a case that does not apply is listed as ignored with the reason.
+
+pub mod context;
+pub mod log;
+pub mod sink;

@@ -1,0 +1,1 @@
+//! The memory log and the conformance suite for logs.
