@@ -2,3 +2,8 @@
 
 mod format;
 mod store;
+
+pub use format::{
+    Behavior, Document, Encoded, Entropy, Partition, Repair, ResourceConfig, ResourceEntry, ResourceFormat,
+    StoredObject, check_id, id_of_key, new_id, partition_prefix, record_key, record_prefix,
+};
