@@ -93,9 +93,14 @@ pub struct StoredCursors {
 }
 
 /// What became of a batch that the sink took.
+///
+/// Without a transactional cursor everything that is not listed was written. With one, a batch is all or
+/// nothing: as soon as one record is rejected, **nothing** of the batch is written and no cursor moves. The
+/// engine parks the rejected records durably and hands in the rest again. (Were the cursor to pass a rejected
+/// record first, a crash before it is parked would lose it.)
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// The records that were refused; everything not listed was taken.
+    /// The records that were refused, every one of the batch.
     pub rejected: Vec<Rejected>,
 }
 
@@ -112,8 +117,8 @@ pub struct Rejected {
 ///
 /// # Contract
 /// 1. **Idempotent**: the same batch twice leaves what it left once.
-/// 2. **Honest**: `Ok` means taken, but for what [`Outcome::rejected`] lists. `Err` means that the outcome is
-///    unknown; the batch will come back.
+/// 2. **Honest**: `Ok` means taken, but for what [`Outcome`] says. `Err` means that the outcome is unknown; the
+///    batch will come back.
 /// 3. **Impatient**: no retry, no sleep and no row in a log inside; the engine owns time. Retries of client
 ///    libraries are switched off.
 /// 4. **Ordered by the engine**: calls that share a key are never concurrent; calls with disjoint keys may be,
