@@ -6,3 +6,4 @@
 pub mod context;
 pub mod log;
 pub mod sink;
+pub mod source;

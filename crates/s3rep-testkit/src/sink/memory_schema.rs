@@ -1,0 +1,98 @@
+//! Schema synchronisation of the memory sink.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use s3rep_core::{
+    ColumnShape, Context, Error, ErrorKind, Result, RouteMode, SchemaPlan, SchemaSync, Table, TableShape,
+};
+use serde::{Deserialize, Serialize};
+
+use super::memory::MemoryPlace;
+
+/// Adds what is missing and leaves the rest alone. Its statements are JSON.
+#[derive(Clone)]
+pub(super) struct MemorySchema {
+    place: MemoryPlace,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Statement {
+    Create { table: String },
+    Add { table: String, column: String },
+}
+
+impl MemorySchema {
+    pub(super) fn new(place: MemoryPlace) -> Self {
+        Self { place }
+    }
+}
+
+#[async_trait]
+impl SchemaSync for MemorySchema {
+    async fn inspect(&self, _: &Context, table: &Table) -> Result<Option<TableShape>> {
+        let state = self.place.lock();
+        let columns = state.tables.get(&*table.name).and_then(|table| table.columns.as_ref());
+        Ok(columns.map(|columns| TableShape {
+            columns: columns
+                .iter()
+                .map(|name| ColumnShape {
+                    name: name.clone(),
+                    type_name: "any".to_owned(),
+                    nullable: name != "id",
+                    primary_key: name == "id" && table.mode == RouteMode::Upsert,
+                })
+                .collect(),
+        }))
+    }
+
+    fn plan(&self, table: &Table, have: Option<&TableShape>) -> Result<SchemaPlan> {
+        let mut plan = SchemaPlan { creates: have.is_none(), ..SchemaPlan::default() };
+        let mut push = |statement: &Statement| -> Result<()> {
+            let text = serde_json::to_string(statement)
+                .map_err(|e| Error::new(ErrorKind::Unexpected, "cannot write a plan").with_source(e))?;
+            plan.statements.push(text);
+            Ok(())
+        };
+        if have.is_none() {
+            push(&Statement::Create { table: table.name.to_string() })?;
+        }
+        for attribute in &table.schema.attributes {
+            let known = have.is_some_and(|have| have.columns.iter().any(|c| c.name == attribute.name));
+            if !known && attribute.name != "id" {
+                push(&Statement::Add { table: table.name.to_string(), column: attribute.name.clone() })?;
+            }
+        }
+        Ok(plan)
+    }
+
+    async fn execute(&self, _: &Context, plan: &SchemaPlan) -> Result<()> {
+        for text in &plan.statements {
+            let statement = serde_json::from_str(text)
+                .map_err(|e| Error::new(ErrorKind::Unexpected, "this is not a plan").with_source(e))?;
+            let mut state = self.place.lock();
+            match statement {
+                Statement::Create { table } => {
+                    let table = state.tables.entry(table).or_default();
+                    table.columns.get_or_insert_with(|| vec!["id".to_owned()]);
+                }
+                Statement::Add { table, column } => {
+                    let columns = state.tables.get_mut(&table).and_then(|table| table.columns.as_mut());
+                    let columns =
+                        columns.ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such table"))?;
+                    if !columns.contains(&column) {
+                        columns.push(column);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for MemorySchema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemorySchema")
+    }
+}
