@@ -49,7 +49,11 @@ pub struct Batch {
     /// What.
     pub changes: Vec<RowChange>,
     /// What the destination has after this batch. A sink with a transactional cursor stores it in the same
-    /// transaction as the rows; others ignore it.
+    /// transaction as the rows, and skips changes that the cursors stored for the table or for the replicator
+    /// as a whole cover already; others ignore it. A cursor never moves back here.
+    ///
+    /// A batch that moves no cursor brings back changes that were rejected earlier. They stand before the
+    /// cursors by nature and are never skipped.
     pub progress: Progress,
 }
 
@@ -154,8 +158,8 @@ pub trait Sink: Send + Sync + Debug + 'static {
     /// The outcome is then unknown, and the batch comes back.
     async fn apply(&self, cx: &Context, batch: &Batch) -> Result<Outcome>;
 
-    /// Stores cursors without rows. Only called with
-    /// [`transactional_cursor`](Capability::transactional_cursor).
+    /// Stores cursors without rows, as they are: also smaller ones, when a replicator is told to begin again.
+    /// Only called with [`transactional_cursor`](Capability::transactional_cursor).
     ///
     /// # Errors
     /// The outcome is then unknown, and the call comes back.
