@@ -1,8 +1,11 @@
 //! The memory sink, the fault-injecting wrapper and the conformance suite for sinks.
 
 mod broken;
+mod faulty;
 mod memory;
 mod memory_schema;
+mod watch;
 
 pub use broken::Bug;
+pub use faulty::{Call, FaultySink, Gate};
 pub use memory::{FULL, MemoryPlace, MemorySink};
