@@ -92,6 +92,12 @@ pub trait Source: Send + Sync + Debug + 'static {
         after: Option<&str>,
         max: usize,
     ) -> Result<Vec<SourceRow>>;
+
+    /// One current record, `None` when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read or decoded.
+    async fn record(&self, cx: &Context, resource: &str, id: &str) -> Result<Option<Arc<Record>>>;
 }
 
 /// Which rows [`Source::snapshot`] hands over.
@@ -128,6 +134,8 @@ pub struct PassReport {
     pub captured: u64,
     /// Records that could not be decoded, including those of earlier passes.
     pub undecodable: u64,
+    /// Records that were being written at that very moment; the next pass looks at them again.
+    pub deferred: u64,
 }
 
 /// Takes what a source found. Implemented by the engine over the log.

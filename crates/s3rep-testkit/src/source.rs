@@ -398,6 +398,11 @@ impl Source for MemorySource {
             })
             .collect())
     }
+
+    async fn record(&self, cx: &Context, resource: &str, id: &str) -> Result<Option<Arc<Record>>> {
+        let rows = self.records(cx, resource, None, usize::MAX).await?;
+        rows.into_iter().find(|row| &*row.id == id).map(|row| row.record).transpose()
+    }
 }
 
 async fn scan_all(cx: &Context, state: &dyn SourceState, space: &str) -> Result<BTreeMap<String, Known>> {

@@ -1,0 +1,159 @@
+//! The only writer of the log: passes over the source, and the snapshots that replicators asked for.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use s3rep_core::{
+    Capture, Change, ChangeLog, Context, Error, Event, PassReport, Result, SnapshotRows, Source, StateWrite,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    observer::Observer,
+    schemas::Schemas,
+    snapshot::{self, Left, Request},
+};
+
+/// Rows of a snapshot between two looks at live changes.
+const SNAPSHOT_PAGE: usize = 1_000;
+/// Wait before a record is looked at again that was just being written.
+const DEFERRED_WAIT: Duration = Duration::from_millis(100);
+/// Looks at such a record before a run that is to end gives up on it.
+const DEFERRED_LOOKS: u32 = 50;
+
+/// Moves changes from the source into the log.
+pub(crate) struct Capturer {
+    pub(crate) cx: Context,
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) log: Arc<dyn ChangeLog>,
+    pub(crate) schemas: Schemas,
+    pub(crate) observer: Observer,
+    pub(crate) replicators: Vec<Arc<str>>,
+}
+
+impl Capturer {
+    /// Captures until `stopped`. A pass that fails is told and made again after the interval.
+    pub(crate) async fn follow(&self, stopped: &CancellationToken) {
+        let work = async {
+            loop {
+                if let Err(error) = self.round().await {
+                    self.failed(&error);
+                }
+                self.cx.sleep(self.source.interval()).await;
+            }
+        };
+        // Dropping a pass is safe: what it handed over is durable, the rest is found again.
+        tokio::select! {
+            () = work => {}
+            () = stopped.cancelled() => {}
+        }
+    }
+
+    /// Captures everything that is there now: one complete pass and every snapshot asked for.
+    pub(crate) async fn once(&self) -> Result<PassReport> {
+        for _ in 0..DEFERRED_LOOKS {
+            let report = self.round().await?;
+            if report.deferred == 0 {
+                return Ok(report);
+            }
+            self.cx.sleep(DEFERRED_WAIT).await;
+        }
+        self.round().await
+    }
+
+    async fn round(&self) -> Result<PassReport> {
+        let report = self.pass().await?;
+        self.snapshots().await?;
+        Ok(report)
+    }
+
+    async fn pass(&self) -> Result<PassReport> {
+        let began = self.cx.monotonic();
+        self.schemas.publish(self.source.resources(&self.cx).await?);
+        let mut writer = self.writer();
+        let report = self.source.pass(&self.cx, &*self.log, &mut writer).await?;
+        self.observer.emit(Event::PassCompleted {
+            seen: report.seen,
+            captured: report.captured,
+            undecodable: report.undecodable,
+            duration: self.cx.monotonic().saturating_sub(began),
+        });
+        Ok(report)
+    }
+
+    /// Works off snapshot requests, with a pass for live changes whenever the interval has gone by.
+    async fn snapshots(&self) -> Result<()> {
+        for (replicator, _) in snapshot::requests(&self.cx, &*self.log).await? {
+            if !self.replicators.contains(&replicator) {
+                continue;
+            }
+            let mut last_pass = self.cx.monotonic();
+            for schema in self.source.resources(&self.cx).await? {
+                while self.snapshot_page(&replicator, &schema.name).await? {
+                    if self.cx.monotonic().saturating_sub(last_pass) >= self.source.interval() {
+                        self.pass().await?;
+                        last_pass = self.cx.monotonic();
+                    }
+                }
+            }
+            snapshot::complete(&self.cx, &*self.log, &replicator).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether the resource may have more rows.
+    async fn snapshot_page(&self, replicator: &Arc<str>, resource: &str) -> Result<bool> {
+        let request: Request =
+            snapshot::progress(&self.cx, &*self.log, replicator).await?.unwrap_or_default();
+        let Left::After(after) = request.left(resource) else { return Ok(false) };
+        let progress = |last: &str| request.after(replicator, resource, Some(last));
+        let rows = SnapshotRows {
+            resource,
+            after: after.as_deref(),
+            max: SNAPSHOT_PAGE,
+            target: replicator,
+            progress: &progress,
+        };
+        let last = self.source.snapshot(&self.cx, &*self.log, &mut self.writer(), rows).await?;
+        if last.is_none() {
+            self.log.append(&self.cx, &[], &[request.after(replicator, resource, None)]).await?;
+        }
+        Ok(last.is_some())
+    }
+
+    fn writer(&self) -> LogWriter<'_> {
+        LogWriter { cx: &self.cx, log: &*self.log, observer: &self.observer }
+    }
+
+    fn failed(&self, error: &Error) {
+        let error = match error.advice() {
+            Some(advice) => format!("{}; {advice}", error.report()),
+            None => error.report(),
+        };
+        self.observer.emit(Event::PassFailed { error });
+    }
+}
+
+/// Hands what a source found to the log.
+struct LogWriter<'a> {
+    cx: &'a Context,
+    log: &'a dyn ChangeLog,
+    observer: &'a Observer,
+}
+
+#[async_trait]
+impl Capture for LogWriter<'_> {
+    async fn page(&mut self, changes: Vec<Change>, state: Vec<StateWrite>) -> Result<()> {
+        self.cx.failpoint("engine.capture")?;
+        self.log.append(self.cx, &changes, &state).await?;
+        self.cx.failpoint("engine.captured")
+    }
+
+    async fn undecodable(&mut self, resource: &str, id: &str, error: Error) {
+        let error = match error.advice() {
+            Some(advice) => format!("{}; {advice}", error.report()),
+            None => error.report(),
+        };
+        self.observer.emit(Event::Undecodable { resource: resource.into(), id: id.into(), error });
+    }
+}

@@ -1,0 +1,445 @@
+//! One replicator's way from the log into its destination.
+
+mod deliver;
+mod parking;
+mod position;
+mod window;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use s3rep_core::{
+    ChangeLog, Commit, Context, Error, ErrorKind, Event, Lease, Partition, Result, Scope, Seq, StartAt, Table,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    deliver::{Delivered, with_advice},
+    parking::Parking,
+    position::{Positions, Reconciled, reconcile},
+    window::{Router, Window},
+};
+use crate::{
+    observer::{LaneGauge, LaneState, Observer},
+    replicator::Replicator,
+    schemas::Schemas,
+    snapshot,
+};
+
+/// How often an idle destination is flushed, so that files rotate by age.
+const IDLE_FLUSH: Duration = Duration::from_secs(1);
+
+/// Until when a lane runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Until {
+    /// End when the destination has everything up to here.
+    pub(crate) drained_to: watch::Receiver<Option<Seq>>,
+    /// End now, and leave the rest in the log.
+    pub(crate) stopped: CancellationToken,
+    /// End with an error instead of waiting for something outside to change.
+    pub(crate) runs_once: bool,
+}
+
+/// One replicator's way from the log into its destination. Nothing here is shared with other replicators but
+/// the log.
+pub(crate) struct Lane {
+    pub(crate) cx: Context,
+    pub(crate) log: Arc<dyn ChangeLog>,
+    pub(crate) replicator: Arc<Replicator>,
+    pub(crate) schemas: Schemas,
+    pub(crate) observer: Observer,
+    pub(crate) gauge: Arc<LaneGauge>,
+    pub(crate) until: Until,
+    /// Set when the lane has acquired its cursors.
+    pub(crate) fence: u64,
+}
+
+impl Lane {
+    /// Moves changes until [`Until`] says so.
+    ///
+    /// # Errors
+    /// When it cannot go on: it lost its cursors to another process, lost entries of the log, or runs once and
+    /// its destination refuses. Being stopped is no error.
+    pub(crate) async fn run(mut self) -> Result<()> {
+        let result = self.run_to_end().await;
+        self.gauge.enter(LaneState::Ended);
+        match result {
+            Err(error) if error.kind() == ErrorKind::Cancelled => Ok(()),
+            Err(error) => {
+                self.observer.emit(Event::Stopped {
+                    replicator: self.replicator.id().clone(),
+                    error: with_advice(&error),
+                });
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn run_to_end(&mut self) -> Result<()> {
+        let position = self.start().await?;
+        let parking = Parking::load(&self.cx, &*self.log, self.replicator.id()).await?;
+        let moved = self.follow(position, parking).await;
+        let closed = self.replicator.sink().close(&self.cx).await;
+        moved.and(closed)
+    }
+
+    /// Acquires the cursors and finds out where the destination stands.
+    async fn start(&mut self) -> Result<Positions> {
+        self.patiently("", |lane| async { lane.replicator.sink().check(&lane.cx).await }).await?;
+        let id = self.replicator.id().clone();
+        let extent = self.log.extent(&self.cx).await?;
+        let start = if extent.trimmed == Seq(0) { StartAt::Oldest } else { StartAt::End };
+        let lease = self.log.acquire(&self.cx, &id, start).await?;
+        self.fence = lease.fence;
+        if let Some(reason) = &lease.needs_resync {
+            self.observer.emit(Event::NeedsResync { replicator: id.clone(), reason: reason.clone() });
+            return Err(Error::new(ErrorKind::Corrupt, format!("has to be synchronised anew: {reason}"))
+                .with_scope(Scope::Sink)
+                .with_context("replicator", &id)
+                .with_advice("run `s3rep sync` for this replicator"));
+        }
+        if lease.is_new && start == StartAt::End {
+            return self.start_with_snapshot(&lease).await;
+        }
+        if !self.replicator.sink().capability().transactional_cursor {
+            return Ok(Positions::new(lease.cursors));
+        }
+        let stored = self
+            .patiently("", |lane| async {
+                lane.replicator.sink().cursors(&lane.cx, lane.replicator.id()).await
+            })
+            .await?;
+        match reconcile(&lease, stored.as_ref(), &self.log.id(), extent.trimmed) {
+            Reconciled::At(positions) => self.rewind(&lease, positions).await,
+            Reconciled::NeedsSnapshot(reason) => {
+                self.observer.emit(Event::NeedsResync {
+                    replicator: id,
+                    reason: format!("{reason}; a snapshot follows"),
+                });
+                self.start_with_snapshot(&lease).await
+            }
+        }
+    }
+
+    /// Brings the log's cursors to where the destination stands, when that is behind.
+    async fn rewind(&self, lease: &Lease, positions: Positions) -> Result<Positions> {
+        let behind =
+            (0..).map(Partition).zip(&lease.cursors).any(|(partition, &seq)| positions.of(partition) < seq);
+        if behind {
+            self.log.reset(&self.cx, self.replicator.id(), self.fence, positions.lowest(), None).await?;
+        }
+        Ok(positions)
+    }
+
+    /// Skips what the log holds and asks the capture for every current record instead.
+    async fn start_with_snapshot(&self, lease: &Lease) -> Result<Positions> {
+        let end = self.log.extent(&self.cx).await?.last;
+        snapshot::request(&self.cx, &*self.log, self.replicator.id()).await?;
+        self.log.reset(&self.cx, self.replicator.id(), self.fence, end, None).await?;
+        Ok(Positions::new(vec![end; lease.cursors.len()]))
+    }
+
+    async fn follow(&self, start: Positions, parking: Parking) -> Result<()> {
+        let (windows, mut incoming) = mpsc::channel(1);
+        let reading = CancellationToken::new();
+        let reader = Reader {
+            cx: self.cx.clone(),
+            log: self.log.clone(),
+            router: Router::new(self.replicator.clone(), self.schemas.clone(), start.clone()),
+            from: start.lowest(),
+            windows,
+            stopped: reading.clone(),
+        };
+        // Reading and routing the next window overlaps with writing this one.
+        let reader = tokio::spawn(reader.run());
+        let _stop_reader = reading.drop_guard();
+        let mut writer = Writer {
+            lane: self,
+            committed: self.committed().await?,
+            position: start.lowest(),
+            pending: BTreeMap::new(),
+            synced: HashMap::new(),
+            parking: Mutex::new(parking),
+            idle: false,
+        };
+        self.gauge.reached(writer.position);
+        self.gauge.enter(LaneState::Running);
+        let end = writer.write(&mut incoming).await;
+        drop(incoming);
+        match end {
+            Ok(End::Reached) => Ok(()),
+            Ok(End::ReaderGone) => match reader.await {
+                Ok(result) => result,
+                Err(panic) => {
+                    Err(Error::new(ErrorKind::Unexpected, "the reader of the log failed").with_source(panic))
+                }
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The cursors as the log has them now.
+    async fn committed(&self) -> Result<Vec<Seq>> {
+        let states = self.log.replicators(&self.cx).await?;
+        let own = states.into_iter().find(|state| *state.replicator == **self.replicator.id());
+        Ok(own.map(|state| state.cursors).unwrap_or_default())
+    }
+
+    async fn commit(&self, commit: Commit<'_>) -> Result<()> {
+        self.patiently("", |lane| async move { lane.log.commit(&lane.cx, commit).await }).await
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads the log and makes windows, one ahead of the writer.
+struct Reader {
+    cx: Context,
+    log: Arc<dyn ChangeLog>,
+    router: Router,
+    from: Seq,
+    windows: mpsc::Sender<Window>,
+    stopped: CancellationToken,
+}
+
+impl Reader {
+    async fn run(mut self) -> Result<()> {
+        loop {
+            let page =
+                self.log.read(&self.cx, self.from, window::WINDOW_ENTRIES, window::WINDOW_BYTES).await?;
+            if page.next == self.from {
+                tokio::select! {
+                    () = self.log.appended_after(self.from) => continue,
+                    () = self.stopped.cancelled() => return Ok(()),
+                }
+            }
+            self.from = page.next;
+            let window = self.router.route(page);
+            if self.windows.send(window).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Why the writer ended without an error.
+enum End {
+    Reached,
+    ReaderGone,
+}
+
+/// Writes windows and moves the cursors.
+struct Writer<'a> {
+    lane: &'a Lane,
+    /// The cursors as the log has them.
+    committed: Vec<Seq>,
+    /// Everything up to here is written or needs no writing.
+    position: Seq,
+    /// Ends of partitions that nothing was written for; they are committed with the next rows or when idle.
+    pending: BTreeMap<Partition, Seq>,
+    /// The shape in which each table was synchronised last.
+    synced: HashMap<Arc<str>, Arc<Table>>,
+    parking: Mutex<Parking>,
+    idle: bool,
+}
+
+impl Writer<'_> {
+    async fn write(&mut self, incoming: &mut mpsc::Receiver<Window>) -> Result<End> {
+        let mut drained_to = self.lane.until.drained_to.clone();
+        loop {
+            if let Ok(window) = incoming.try_recv() {
+                self.window(window).await?;
+                continue;
+            }
+            self.settle_down().await?;
+            let target = *drained_to.borrow_and_update();
+            if target.is_some_and(|target| target <= self.position) {
+                return Ok(End::Reached);
+            }
+            tokio::select! {
+                window = incoming.recv() => match window {
+                    Some(window) => self.window(window).await?,
+                    None => return Ok(End::ReaderGone),
+                },
+                // The sender lives as long as the pipeline; without it nothing would ever end the lane.
+                changed = drained_to.changed() => if changed.is_err() { return Ok(End::Reached) },
+                () = self.lane.until.stopped.cancelled() => return Ok(End::Reached),
+                () = self.lane.cx.sleep(IDLE_FLUSH) => self.flush().await,
+            }
+        }
+    }
+
+    /// Nothing is waiting: commits what was passed without rows and tells that the lane has caught up.
+    async fn settle_down(&mut self) -> Result<()> {
+        if !self.pending.is_empty() {
+            let ends = std::mem::take(&mut self.pending);
+            self.lane.advance(window::cursors(&"".into(), &ends)).await?;
+            self.commit(&ends, Delivered::default()).await?;
+        }
+        if !self.idle {
+            self.idle = true;
+            self.flush().await;
+            let replicator = self.lane.replicator.id().clone();
+            self.lane.observer.emit(Event::CaughtUp { replicator, seq: self.position });
+        }
+        Ok(())
+    }
+
+    async fn flush(&self) {
+        if let Err(error) = self.lane.replicator.sink().flush(&self.lane.cx).await {
+            tracing::warn!(replicator = %self.lane.replicator.id(), error = with_advice(&error), "flush failed");
+        }
+    }
+
+    async fn window(&mut self, window: Window) -> Result<()> {
+        self.idle = false;
+        self.report_damage(&window).await?;
+        let mut ends = std::mem::take(&mut self.pending);
+        ends.extend(window.ends);
+        if window.tables.is_empty() {
+            self.pending = ends;
+        } else {
+            let mut tables = Vec::with_capacity(window.tables.len());
+            for work in window.tables {
+                self.sync_schema(&work.table).await?;
+                tables.push(work);
+            }
+            let delivered = self.deliver(tables, &ends).await?;
+            self.commit(&ends, delivered).await?;
+        }
+        self.position = window.next;
+        self.lane.gauge.reached(self.position);
+        Ok(())
+    }
+
+    /// Writes the rows of every table, then lets the destination's own cursor pass the window.
+    async fn deliver(
+        &self,
+        tables: Vec<window::TableWork>,
+        ends: &BTreeMap<Partition, Seq>,
+    ) -> Result<Delivered> {
+        let limits = self.lane.replicator.sink().capability().limits;
+        let mut lists = Vec::new();
+        for work in tables {
+            for changes in window::by_partition(work.changes, limits.in_flight) {
+                lists.push((work.table.clone(), window::cut(changes, &limits)));
+            }
+        }
+        let whole = if self.lane.replicator.sink().capability().transactional_cursor {
+            window::cursors(&"".into(), ends)
+        } else {
+            Vec::new()
+        };
+        if let [(table, batches)] = &mut lists[..]
+            && batches.len() == 1
+        {
+            let changes = batches.remove(0);
+            return self.lane.deliver(table, changes, whole, &self.parking).await;
+        }
+        let delivered = stream::iter(lists)
+            .map(|(table, batches)| async move {
+                let mut delivered = Delivered::default();
+                for changes in batches {
+                    delivered.absorb(self.lane.deliver(&table, changes, Vec::new(), &self.parking).await?);
+                }
+                Ok::<_, Error>(delivered)
+            })
+            .buffer_unordered(limits.in_flight.max(1))
+            .try_fold(Delivered::default(), |mut all, one| async {
+                all.absorb(one);
+                Ok(all)
+            })
+            .await?;
+        self.lane.advance(whole).await?;
+        Ok(delivered)
+    }
+
+    async fn commit(&mut self, ends: &BTreeMap<Partition, Seq>, delivered: Delivered) -> Result<()> {
+        self.lane.cx.failpoint("engine.commit")?;
+        let committed =
+            |partition: Partition| self.committed.get(usize::from(partition.0)).copied().unwrap_or_default();
+        let cursors: Vec<_> = ends
+            .iter()
+            .filter(|&(&partition, &seq)| seq > committed(partition))
+            .map(|(&partition, &seq)| (partition, committed(partition), seq))
+            .collect();
+        self.lane
+            .commit(Commit {
+                replicator: self.lane.replicator.id(),
+                fence: self.lane.fence,
+                cursors: &cursors,
+                parked: &delivered.parked,
+                settled: &delivered.settled,
+            })
+            .await?;
+        for (partition, _, seq) in cursors {
+            if let Some(place) = self.committed.get_mut(usize::from(partition.0)) {
+                *place = seq;
+            }
+        }
+        self.lane.cx.failpoint("engine.committed")
+    }
+
+    /// Brings a table into the shape of its resource before the first row in that shape.
+    async fn sync_schema(&mut self, table: &Arc<Table>) -> Result<()> {
+        if self.synced.get(&table.name).is_some_and(|synced| synced == table) {
+            return Ok(());
+        }
+        if self.lane.replicator.sink().schema_sync().is_some() {
+            let created = self.lane.patiently(&table.name, |lane| lane.sync_table(table)).await?;
+            if let Some((created, statements)) = created {
+                self.lane.observer.emit(Event::TableSynced {
+                    replicator: self.lane.replicator.id().clone(),
+                    table: table.name.clone(),
+                    created,
+                    statements,
+                });
+            }
+        }
+        self.synced.insert(table.name.clone(), table.clone());
+        Ok(())
+    }
+
+    /// Entries that could not be read are lost to this replicator unless it had passed them: it says so and
+    /// goes on with the others.
+    async fn report_damage(&self, window: &Window) -> Result<()> {
+        let lost = |&(seq, partition): &(Seq, Option<Partition>)| {
+            partition.is_none_or(|partition| {
+                self.committed.get(usize::from(partition.0)).is_none_or(|&committed| seq > committed)
+            })
+        };
+        let count = window.damaged.iter().filter(|entry| lost(entry)).count();
+        if count > 0 {
+            self.lane.observer.emit(Event::NeedsResync {
+                replicator: self.lane.replicator.id().clone(),
+                reason: format!("{count} entries of the log were damaged and set aside; run `s3rep sync`"),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Lane {
+    /// `Some((created, statements))` when something was done.
+    async fn sync_table(&self, table: &Table) -> Result<Option<(bool, usize)>> {
+        let Some(schema) = self.replicator.sink().schema_sync() else { return Ok(None) };
+        let have = schema.inspect(&self.cx, table).await?;
+        let plan = schema.plan(table, have.as_ref())?;
+        for warning in &plan.warnings {
+            tracing::warn!(replicator = %self.replicator.id(), table = %table.name, warning);
+        }
+        if plan.statements.is_empty() {
+            return Ok(None);
+        }
+        schema.execute(&self.cx, &plan).await?;
+        Ok(Some((plan.creates, plan.statements.len())))
+    }
+}

@@ -1,0 +1,195 @@
+//! A window: what one read of the log means for the tables of one replicator. Pure.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use s3rep_core::{CursorMove, Entry, Limits, Page, Partition, Record, RouteMode, RowChange, Seq, Table};
+
+use super::position::Positions;
+use crate::{replicator::Replicator, schemas::Schemas};
+
+/// Entries read at once: enough to make a commit's cost vanish, few enough to stay small in memory.
+pub(super) const WINDOW_ENTRIES: usize = 8_192;
+/// Bytes read at once. With one window being read, one waiting and one being written, a replicator holds
+/// about three times this, whatever waits in the log.
+pub(super) const WINDOW_BYTES: usize = 4 << 20;
+
+/// What one read of the log means for the tables of one replicator.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    /// Rows for each table, in the order of the tables' first appearance.
+    pub(super) tables: Vec<TableWork>,
+    /// The last entry of each partition, routed or not.
+    pub(super) ends: BTreeMap<Partition, Seq>,
+    /// Where the next window begins.
+    pub(super) next: Seq,
+    /// Entries that could not be read.
+    pub(super) damaged: Vec<(Seq, Option<Partition>)>,
+}
+
+/// Rows for one table, in log order.
+#[derive(Debug)]
+pub(super) struct TableWork {
+    pub(super) table: Arc<Table>,
+    pub(super) changes: Vec<RowChange>,
+}
+
+/// Makes windows out of pages.
+#[derive(Debug)]
+pub(super) struct Router {
+    replicator: Arc<Replicator>,
+    schemas: Schemas,
+    start: Positions,
+    tables: HashMap<Arc<str>, Vec<Arc<Table>>>,
+}
+
+impl Router {
+    pub(super) fn new(replicator: Arc<Replicator>, schemas: Schemas, start: Positions) -> Self {
+        Self { replicator, schemas, start, tables: HashMap::new() }
+    }
+
+    pub(super) fn route(&mut self, page: Page) -> Window {
+        self.refresh_tables();
+        let mut window = Window { next: page.next, damaged: page.damaged, ..Window::default() };
+        let mut places: HashMap<Arc<str>, usize> = HashMap::new();
+        for entry in page.entries {
+            window.ends.insert(entry.partition, entry.seq);
+            let is_for_others =
+                entry.change.target.as_ref().is_some_and(|target| target != self.replicator.id());
+            if is_for_others || self.start.passed(entry.partition, entry.seq) {
+                continue;
+            }
+            self.route_entry(&entry, &mut window, &mut places);
+        }
+        for work in &mut window.tables {
+            if work.table.mode == RouteMode::Upsert {
+                coalesce(&mut work.changes);
+            }
+        }
+        window
+    }
+
+    fn route_entry(&mut self, entry: &Entry, window: &mut Window, places: &mut HashMap<Arc<str>, usize>) {
+        let change = &entry.change;
+        for (i, route) in self.replicator.mapping().routes(&change.resource).enumerate() {
+            if !route.accepts(change.operation)
+                || self.start.passed_in(&route.table, entry.partition, entry.seq)
+            {
+                continue;
+            }
+            let tables = self.tables.entry(change.resource.clone()).or_insert_with(|| {
+                let schema = self.schemas.of(&change.resource);
+                let routes = self.replicator.mapping().routes(&change.resource);
+                routes.map(|route| Arc::new(self.replicator.table(route, schema.clone()))).collect()
+            });
+            let table = &tables[i];
+            let place = *places.entry(table.name.clone()).or_insert_with(|| {
+                window.tables.push(TableWork { table: table.clone(), changes: Vec::new() });
+                window.tables.len() - 1
+            });
+            window.tables[place].changes.push(RowChange {
+                key: change.id.clone(),
+                operation: change.operation,
+                record: change.data.clone(),
+                change_id: change.change_id,
+                timestamp: change.timestamp,
+                seq: entry.seq,
+                partition: entry.partition,
+            });
+        }
+    }
+
+    /// Drops tables whose shape is no longer the source's.
+    fn refresh_tables(&mut self) {
+        self.tables.retain(|resource, tables| {
+            let schema = self.schemas.of(resource);
+            tables.iter().all(|table| Arc::ptr_eq(&table.schema, &schema))
+        });
+    }
+}
+
+/// Keeps the last change of each key.
+fn coalesce(changes: &mut Vec<RowChange>) {
+    let mut last: HashMap<&str, usize> = HashMap::with_capacity(changes.len());
+    for (i, change) in changes.iter().enumerate() {
+        last.insert(&change.key, i);
+    }
+    if last.len() < changes.len() {
+        let keep: Vec<bool> = changes.iter().enumerate().map(|(i, change)| last[&*change.key] == i).collect();
+        let mut keep = keep.into_iter();
+        changes.retain(|_| keep.next().unwrap_or(true));
+    }
+}
+
+/// Splits rows into at most `lanes` lists whose partitions are disjoint, so that they can be written at the
+/// same time without sharing a key.
+pub(super) fn by_partition(changes: Vec<RowChange>, lanes: usize) -> Vec<Vec<RowChange>> {
+    if lanes <= 1 {
+        return vec![changes];
+    }
+    let mut groups = vec![Vec::new(); lanes];
+    for change in changes {
+        groups[usize::from(change.partition.0) % lanes].push(change);
+    }
+    groups.retain(|group| !group.is_empty());
+    groups
+}
+
+/// Cuts rows into batches within the sink's limits, in order. Rows that are too large for any batch are left
+/// to stand alone.
+pub(super) fn cut(changes: Vec<RowChange>, limits: &Limits) -> Vec<Vec<RowChange>> {
+    let may_exceed_bytes = limits.bytes < 2 * WINDOW_BYTES || changes.len() == 1;
+    let mut batches = Vec::new();
+    let (mut batch, mut bytes) = (Vec::new(), 0_usize);
+    for change in changes {
+        let size = if may_exceed_bytes { size_of_row(&change) } else { 0 };
+        if batch.len() == limits.records.max(1) || (!batch.is_empty() && bytes + size > limits.bytes) {
+            batches.push(std::mem::take(&mut batch));
+            bytes = 0;
+        }
+        batch.push(change);
+        bytes += size;
+    }
+    if !batch.is_empty() {
+        batches.push(batch);
+    }
+    batches
+}
+
+/// The size that limits speak of: the record as JSON text.
+pub(super) fn size_of_row(change: &RowChange) -> usize {
+    change.key.len() + change.record.as_deref().map_or(0, json_size)
+}
+
+fn json_size(record: &Record) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Counting cannot fail, and every record is valid JSON.
+    let _ = serde_json::to_writer(&mut count, record);
+    count.0
+}
+
+/// The cursors of one table after these rows.
+pub(super) fn table_cursors(table: &Arc<str>, changes: &[RowChange]) -> Vec<CursorMove> {
+    let mut ends = BTreeMap::new();
+    for change in changes {
+        ends.insert(change.partition, change.seq);
+    }
+    cursors(table, &ends)
+}
+
+/// The moves that bring a table's cursors (or the replicator's, for an empty name) to `ends`.
+pub(super) fn cursors(table: &Arc<str>, ends: &BTreeMap<Partition, Seq>) -> Vec<CursorMove> {
+    ends.iter().map(|(&partition, &seq)| CursorMove { table: table.clone(), partition, seq }).collect()
+}
