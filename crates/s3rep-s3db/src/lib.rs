@@ -1,9 +1,49 @@
 //! The s3db.js database: its stored format, object stores, resources and the tail source.
+//!
+//! A [`Database`] is a directory of records in an object store: [`FileStore`] or [`MemoryStore`], both behind
+//! [`ObjectStore`]. What s3db.js 21 wrote is read, and what is written here s3db.js reads. [`TailSource`]
+//! follows a database that anybody writes.
+//!
+//! ```
+//! use s3rep_s3db::{Database, DatabaseOptions, ResourceConfig};
+//! use serde_json::json;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> s3rep_core::Result<()> {
+//! let options = DatabaseOptions { create: true, ..DatabaseOptions::default() };
+//! let shop = Database::connect_with("memory://", options).await?;
+//! let config: ResourceConfig = serde_json::from_value(json!({
+//!     "name": "cars",
+//!     "attributes": {"model": "string|required", "year": "number", "origin": "string"},
+//!     "partitions": {"byOrigin": {"fields": {"origin": "string"}}},
+//! })).expect("a configuration as s3db.js takes it");
+//! let cars = shop.create_resource(&config).await?;
+//!
+//! let record = |value: serde_json::Value| value.as_object().cloned().unwrap_or_default();
+//! cars.insert(record(json!({"id": "car-1", "model": "Fiesta", "year": 1976, "origin": "Europe"}))).await?;
+//! cars.update("car-1", record(json!({"year": 1977}))).await?;
+//! assert_eq!(cars.get("car-1").await?["year"], 1977);
+//!
+//! let europe = cars.by_partition("byOrigin", &record(json!({"origin": "Europe"})))?.page(10).await?;
+//! assert_eq!(&*europe[0].id, "car-1");
+//! # Ok(())
+//! # }
+//! ```
 
+mod context;
+mod database;
 mod format;
+mod resource;
 mod store;
+mod tail;
+mod url;
 
+pub use database::{Database, DatabaseOptions};
 pub use format::{
     Behavior, Document, Encoded, Entropy, Partition, Repair, ResourceConfig, ResourceEntry, ResourceFormat,
     StoredObject, check_id, id_of_key, new_id, partition_prefix, record_key, record_prefix,
 };
+pub use resource::{Records, Resource};
+pub use store::{FileOptions, FileStore, Listing, MemoryStore, ObjectMeta, ObjectStore, PutCondition};
+pub use tail::{TailOptions, TailSource};
+pub use url::open_store;
