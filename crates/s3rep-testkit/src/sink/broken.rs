@@ -21,6 +21,8 @@ pub enum Bug {
     LeaksValue,
     /// A record that cannot be written disappears as if it had been taken.
     HidesRejection,
+    /// A batch with a rejected record is written in part and its cursor moves: a crash then loses the record.
+    WritesBesideRejected,
     /// Keys that differ by case are one row.
     FoldsCase,
     /// Rows are read back in the order of UTF-16 units.

@@ -43,7 +43,7 @@ enum Fault {
     Before(MakeError),
     /// Everything is written and nobody learns of it.
     After(MakeError),
-    /// The record with this index is refused; the others are written.
+    /// The record with this index is refused; the others are written unless the sink has a transactional cursor.
     Reject(usize, MakeError),
     /// Waits before the write.
     HoldBefore(Gate),
@@ -276,6 +276,10 @@ impl FaultySink {
         if !self.inner.capability().partial_failure {
             // A destination that cannot single records out fails as a whole.
             return Err(refused.swap_remove(0).error);
+        }
+        if self.inner.capability().transactional_cursor {
+            // All or nothing: what is not listed was not written either.
+            return Ok(Outcome { rejected: refused });
         }
         let mut rest = batch.clone();
         let mut places: Vec<usize> = (0..batch.changes.len()).collect();

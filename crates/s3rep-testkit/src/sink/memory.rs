@@ -174,10 +174,12 @@ impl MemorySink {
                 None => taken.push(change),
             }
         }
-        if !self.capability.partial_failure
-            && let Some(first) = rejected.pop()
-        {
-            return Err(first.error);
+        if !self.capability.partial_failure && !rejected.is_empty() {
+            return Err(rejected.swap_remove(0).error);
+        }
+        let rolls_back = self.capability.transactional_cursor && !self.has(Bug::WritesBesideRejected);
+        if rolls_back && !rejected.is_empty() {
+            return Ok(Outcome { rejected });
         }
         if self.has(Bug::DropsLastChange) && taken.len() > 1 {
             taken.pop();
