@@ -43,6 +43,8 @@ pub use format::{
     Behavior, Document, Encoded, Entropy, Partition, Repair, ResourceConfig, ResourceEntry, ResourceFormat,
     StoredObject, check_id, id_of_key, new_id, partition_prefix, record_key, record_prefix,
 };
+#[doc(hidden)]
+pub use format::primitives;
 pub use resource::{Records, Resource};
 pub use store::{FileOptions, FileStore, Listing, MemoryStore, ObjectMeta, ObjectStore, PutCondition};
 pub use tail::{TailOptions, TailSource};
