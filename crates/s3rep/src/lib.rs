@@ -1,1 +1,31 @@
-//! s3rep.
+//! Change data capture for databases that live on S3.
+//!
+//! s3rep follows a database in the format of [s3db.js](https://github.com/forattini-dev/s3db.js), written by any
+//! program, and carries every insert, update and delete to any number of destinations: each through a lane of
+//! its own over one durable log, so that a destination that is down delays no other.
+//!
+//! This crate is the facade: it has the parts under one roof and the table of [`drivers`].
+//!
+//! | module | |
+//! |---|---|
+//! | [`config`] | the configuration file, with every problem at once |
+//! | [`drivers`] | the destinations of this build |
+//! | [`core`] | what a change is, and the traits of sources, logs and sinks |
+//! | [`engine`] | moves changes from a source through a log into sinks |
+//! | [`log`] | the embedded durable log |
+//! | [`s3db`] | the database itself: resources, records, the tail source |
+//!
+//! Features: `libsql` (SQLite files) and `files` (JSON Lines and CSV), both on by default.
+
+pub mod config;
+pub mod drivers;
+
+pub use s3rep_core as core;
+pub use s3rep_engine as engine;
+pub use s3rep_log as log;
+pub use s3rep_s3db as s3db;
+
+pub use s3rep_core::{
+    Capability, Change, DriverConfig, Error, ErrorKind, Mapping, Operation, Record, Result, Route, RouteMode,
+    Secret, Sink, Source,
+};

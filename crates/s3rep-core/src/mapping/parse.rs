@@ -15,7 +15,12 @@ pub struct MappingProblem {
     pub path: Vec<String>,
     /// What, and what to do.
     pub message: String,
+    /// When the last member of the path is unknown: the members that there are. Else empty.
+    pub known: &'static [&'static str],
 }
+
+/// The members of a destination.
+const MEMBERS: &[&str] = &["resource", "table", "mode", "actions"];
 
 type Path<'a> = &'a [&'a str];
 
@@ -106,7 +111,7 @@ impl Parser {
                 ("mode", Value::String(text)) if text == "append" => mode = Some(RouteMode::Append),
                 ("mode", _) => self.problem(&path, "expected 'upsert' or 'append'"),
                 ("actions", value) => actions = self.actions(&path, value),
-                _ => self.problem(&path, "unknown member; there are resource, table, mode and actions"),
+                _ => self.unknown_member(&path),
             }
         }
         self.route(path, resource, table.unwrap_or(resource), mode, actions);
@@ -156,7 +161,13 @@ impl Parser {
 
     fn problem(&mut self, path: Path<'_>, message: &str) {
         let path = path.iter().map(|&part| part.to_owned()).collect();
-        self.problems.push(MappingProblem { path, message: message.to_owned() });
+        self.problems.push(MappingProblem { path, message: message.to_owned(), known: &[] });
+    }
+
+    fn unknown_member(&mut self, path: Path<'_>) {
+        let path = path.iter().map(|&part| part.to_owned()).collect();
+        let message = format!("unknown member; there are {}", MEMBERS.join(", "));
+        self.problems.push(MappingProblem { path, message, known: MEMBERS });
     }
 }
 
