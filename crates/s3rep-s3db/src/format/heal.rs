@@ -174,7 +174,6 @@ fn resource_shape(name: &str, resource: &mut Map<String, Value>, repairs: &mut V
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
     use crate::format::Document;
 
     #[test]

@@ -166,6 +166,16 @@ impl ResourceFormat {
         &self.hash
     }
 
+    /// The metadata keys of an attribute and its members.
+    pub fn metadata_keys(&self, attribute: &str) -> Vec<String> {
+        let own = self
+            .plan
+            .leaves
+            .iter()
+            .filter(|leaf| leaf.segments.first().is_some_and(|first| first == attribute));
+        own.map(|leaf| leaf.key.clone()).collect()
+    }
+
     /// The object of a partition reference: the resource's version and nothing else.
     pub fn reference(&self) -> StoredObject {
         StoredObject { metadata: vec![("_v".into(), self.version().into())], ..StoredObject::default() }

@@ -1,0 +1,171 @@
+//! The real database: every record equals what s3db.js reads back, and what is written is what s3db.js wrote.
+
+mod common;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    path::Path,
+    sync::Arc,
+};
+
+use common::{all, data, open_data, record};
+use flate2::read::GzDecoder;
+use s3rep_core::Record;
+use s3rep_s3db::{Database, DatabaseOptions, FileStore, ObjectStore, PutCondition};
+use serde_json::{Value, json};
+
+/// What s3db.js reads, by resource and id.
+fn expected() -> BTreeMap<String, BTreeMap<String, Record>> {
+    let lines =
+        BufReader::new(GzDecoder::new(File::open(data("open-data.records.jsonl.gz")).unwrap())).lines();
+    let mut expected: BTreeMap<String, BTreeMap<String, Record>> = BTreeMap::new();
+    for line in lines {
+        let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        let read = record(line["record"].clone());
+        let id = read["id"].as_str().unwrap().to_owned();
+        expected.entry(line["resource"].as_str().unwrap().to_owned()).or_default().insert(id, read);
+    }
+    expected
+}
+
+async fn open(base: &Path) -> Database {
+    Database::open(Arc::new(FileStore::new(base)), DatabaseOptions::default()).await.unwrap()
+}
+
+#[tokio::test]
+async fn every_record_is_what_s3db_js_reads() {
+    let (_directory, base) = open_data();
+    let database = open(&base).await;
+    let expected = expected();
+    assert!(database.repairs().is_empty());
+    assert_eq!(database.resources(), ["airports", "weather", "cars"]);
+    let mut count = 0;
+    for (name, expected) in &expected {
+        let resource = database.resource(name).unwrap();
+        let read = all(&resource).await;
+        assert_eq!(read.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        for (id, record) in &read {
+            assert_eq!(record, &expected[id], "{name} {id}");
+        }
+        assert_eq!(resource.count().await.unwrap(), expected.len() as u64);
+        assert_eq!(resource.list_ids().await.unwrap(), expected.keys().cloned().collect::<Vec<_>>());
+        count += read.len();
+    }
+    assert_eq!(count, 5_243);
+    let cars = database.resource("cars").unwrap();
+    assert_eq!(&cars.get("car-007").await.unwrap(), &expected["cars"]["car-007"]);
+    assert!(cars.exists("car-007").await.unwrap() && !cars.exists("car-999").await.unwrap());
+    let page = cars.page(Some("car-400"), 3).await.unwrap();
+    assert_eq!(page.iter().map(|row| &*row.id).collect::<Vec<_>>(), ["car-401", "car-402", "car-403"]);
+}
+
+#[tokio::test]
+async fn partitions_find_what_is_in_them() {
+    let (_directory, base) = open_data();
+    let airports = open(&base).await.resource("airports").unwrap();
+    let mut states: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (id, record) in &expected()["airports"] {
+        if let Some(state) = record.get("state").and_then(Value::as_str) {
+            states.entry(state.to_owned()).or_default().insert(id.clone());
+        }
+    }
+    assert!(states.len() > 50);
+    for (state, ids) in &states {
+        let values = record(json!({"state": state}));
+        let mut records = airports.by_partition("byState", &values).unwrap();
+        let found: Vec<String> =
+            records.page(10_000).await.unwrap().into_iter().map(|row| row.id.to_string()).collect();
+        assert_eq!(&found.into_iter().collect::<BTreeSet<_>>(), ids, "{state}");
+        assert_eq!(airports.count_partition("byState", &values).await.unwrap(), ids.len() as u64);
+    }
+    // `W` is the beginning of states, and no state.
+    assert_eq!(airports.count_partition("byState", &record(json!({"state": "W"}))).await.unwrap(), 0);
+    let error = airports.by_partition("byCity", &Record::new()).unwrap_err();
+    assert!(error.advice().unwrap().contains("byState"), "{error:?}");
+    assert!(airports.by_partition("byState", &record(json!({"city": "x"}))).is_err());
+}
+
+/// A sidecar without the time of its writing.
+fn timeless(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().filter(|line| !line.starts_with("  \"lastModified\"")).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn a_record_written_again_has_the_bytes_that_s3db_js_wrote() {
+    let (_directory, base) = open_data();
+    let (_original, original) = open_data();
+    let database = open(&base).await;
+    for (resource, id, files) in [
+        ("airports", "00M", &["data/id=00M", "partition=byState/state=MS/id=00M"][..]),
+        ("airports", "SEA", &["data/id=SEA", "partition=byState/state=WA/id=SEA"]),
+        ("weather", "2012-01-01", &["data/id=2012-01-01"]),
+    ] {
+        let resource = database.resource(resource).unwrap();
+        let record = resource.get(id).await.unwrap();
+        resource.delete(id).await.unwrap();
+        for file in files {
+            assert!(!base.join(format!("resource={}/{file}", resource.name())).exists());
+        }
+        assert_eq!(resource.insert(record.clone()).await.unwrap(), record);
+        for file in files {
+            let file = format!("resource={}/{file}", resource.name());
+            assert_eq!(
+                fs::read(base.join(&file)).unwrap(),
+                fs::read(original.join(&file)).unwrap(),
+                "{file}"
+            );
+            let sidecar = format!("{file}.meta.json");
+            let (ours, theirs) = (base.join(&sidecar), original.join(&sidecar));
+            assert_eq!(timeless(&ours), timeless(&theirs), "{sidecar}");
+            assert_eq!(
+                fs::read_to_string(&ours).unwrap().lines().count(),
+                fs::read_to_string(&theirs).unwrap().lines().count()
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_object_written_again_has_the_bytes_that_s3db_js_wrote() {
+    let (_directory, base) = open_data();
+    let (_copy, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (from, to) = (FileStore::new(&base), FileStore::new(copy.path()));
+    let cx = common::cx();
+    let mut listing = from.list("", None).unwrap();
+    let mut count = 0;
+    loop {
+        let page = listing.page(&cx, 5000).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        for meta in page.iter().step_by(7) {
+            let object = from.get(&cx, &meta.key).await.unwrap().unwrap();
+            to.put(&cx, &meta.key, &object, PutCondition::IfAbsent).await.unwrap();
+            let sidecar = format!("{}.meta.json", meta.key);
+            assert_eq!(timeless(&copy.path().join(&sidecar)), timeless(&base.join(&sidecar)), "{sidecar}");
+            assert_eq!(
+                fs::read(copy.path().join(&meta.key)).unwrap(),
+                fs::read(base.join(&meta.key)).unwrap()
+            );
+            count += 1;
+        }
+    }
+    assert!(count > 1300, "{count}");
+}
+
+#[tokio::test]
+async fn opening_and_reading_write_nothing() {
+    let (directory, base) = open_data();
+    let times = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+    let before: Vec<_> = fs::read_dir(&base).unwrap().map(|entry| times(&entry.unwrap().path())).collect();
+    let database = open(&base).await;
+    all(&database.resource("cars").unwrap()).await;
+    database.refresh().await.unwrap();
+    let after: Vec<_> = fs::read_dir(&base).unwrap().map(|entry| times(&entry.unwrap().path())).collect();
+    assert_eq!(before, after);
+    assert!(!base.join(".s3rep-tmp").exists());
+    drop(directory);
+}
