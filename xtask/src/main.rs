@@ -1,2 +1,74 @@
-//! Tasks of this repository.
-fn main() {}
+//! Tasks of this repository: `cargo xtask TASK`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
+
+mod deps;
+
+use std::{
+    env,
+    process::{Command, ExitCode},
+};
+
+const HELP: &str = "\
+cargo xtask TASK
+
+  test              the whole test suite, as the README names it
+  lint              formatting, clippy with warnings as errors, docs, dependency directions
+  ci                lint, then test
+  deps              which crate may depend on which
+  bench             every measured figure, next to its limit
+  chaos [--kills N] kill -9 while replicating, N times (default 200)";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match args[..] {
+        ["test"] => test(),
+        ["lint"] => lint(),
+        ["ci"] => lint().and_then(|()| test()),
+        ["deps"] => deps::check(),
+        ["bench"] => cargo(&["bench", "--package", "s3rep-tests", "--bench", "figures"], &[]),
+        ["chaos"] => chaos("200"),
+        ["chaos", "--kills", kills] if kills.parse::<u32>().is_ok() => chaos(kills),
+        _ => {
+            eprintln!("{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn test() -> Result<(), String> {
+    // The tests of the whole system run this binary.
+    cargo(&["build", "--package", "s3rep-cli", "--bin", "s3rep"], &[])?;
+    cargo(&["test", "--workspace"], &[])
+}
+
+fn lint() -> Result<(), String> {
+    cargo(&["fmt", "--all", "--check"], &[])?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
+    cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
+    deps::check()
+}
+
+fn chaos(kills: &str) -> Result<(), String> {
+    cargo(&["build", "--package", "s3rep-cli", "--bin", "s3rep"], &[])?;
+    let args = ["test", "--package", "s3rep-tests", "--test", "crash", "--", "--nocapture"];
+    cargo(&args, &[("S3REP_KILLS", kills)])
+}
+
+fn cargo(args: &[&str], variables: &[(&str, &str)]) -> Result<(), String> {
+    println!("$ cargo {}", args.join(" "));
+    let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let status = Command::new(cargo)
+        .args(args)
+        .envs(variables.iter().copied())
+        .status()
+        .map_err(|error| format!("cannot run cargo: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("`cargo {}` failed", args.join(" "))) }
+}
