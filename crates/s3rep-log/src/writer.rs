@@ -1,0 +1,216 @@
+//! The writer: one thread that owns the writing connection and puts everything that waits into one
+//! transaction, so that the disk is asked to sync once for many appends.
+
+use std::{fs::File, sync::Arc, thread};
+
+use s3rep_core::{
+    Appended, Error, ErrorKind, Lease, Partition, Result, Retention, Scope, Seq, StartAt, StateWrite,
+    Timestamp,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    schema::{self, Counters},
+    state::DamagedKeys,
+    store::{Failure, Moves, Store},
+    trim::Step,
+};
+
+/// Pieces of work that may wait before callers do.
+const QUEUE: usize = 1_024;
+/// A transaction takes no more work when it has this many bytes.
+const GROUP: usize = 8 << 20;
+
+/// A piece of work for the writer.
+pub(crate) enum Work {
+    Append { changes: Vec<Vec<u8>>, state: Vec<StateWrite> },
+    Acquire { replicator: String, start: StartAt },
+    Commit(Moves),
+    Reset { replicator: String, fence: u64, to: Seq, needs_resync: Option<String> },
+    Forget { replicator: String },
+    Trim { now: Timestamp, retention: Retention },
+    SetAside(Vec<(Seq, Option<Partition>)>),
+    ForgetState(DamagedKeys),
+    ForgetLetters { replicator: String, damaged: Vec<(Seq, Vec<u8>)> },
+}
+
+/// What became of it.
+pub(crate) enum Done {
+    Nothing,
+    Appended(Appended),
+    Acquired(Lease),
+    Trimmed(Step),
+}
+
+struct Job {
+    work: Work,
+    reply: oneshot::Sender<Result<Done>>,
+}
+
+impl Work {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Append { changes, .. } => changes.iter().map(Vec::len).sum(),
+            // A step of trimming writes about this much; two of them never share a transaction.
+            Self::Trim { .. } => GROUP,
+            _ => 1_024,
+        }
+    }
+
+    fn run(&self, store: &mut Store) -> Result<Done, Failure> {
+        let nothing = |()| Done::Nothing;
+        match self {
+            Self::Append { changes, state } => store.append(changes, state).map(Done::Appended),
+            Self::Acquire { replicator, start } => store.acquire(replicator, *start).map(Done::Acquired),
+            Self::Commit(moves) => store.commit(moves).map(nothing),
+            Self::Reset { replicator, fence, to, needs_resync } => {
+                store.reset(replicator, *fence, *to, needs_resync.as_deref()).map(nothing)
+            }
+            Self::Forget { replicator } => store.forget(replicator).map(nothing),
+            Self::Trim { now, retention } => store.trim(*now, *retention).map(Done::Trimmed),
+            Self::SetAside(damaged) => store.set_aside(damaged).map(nothing),
+            Self::ForgetState(damaged) => store.forget_state(damaged).map(nothing),
+            Self::ForgetLetters { replicator, damaged } => {
+                store.forget_letters(replicator, damaged).map(nothing)
+            }
+        }
+    }
+}
+
+/// The handle to the thread.
+pub(crate) struct Writer {
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Writer {
+    /// Starts the thread. It keeps `lock` until everything is closed.
+    pub(crate) fn start(store: Store, live: Arc<watch::Sender<Counters>>, lock: File) -> Result<Self> {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let run = move || {
+            work(store, &live, queue);
+            drop(lock);
+        };
+        let thread = thread::Builder::new().name("s3rep-log".to_owned()).spawn(run).map_err(|cause| {
+            Error::new(ErrorKind::Unavailable, "the log's thread cannot be started").with_source(cause)
+        })?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    /// Hands in work and waits until it is durable. When the caller stops waiting, the work is done all the
+    /// same, or was not handed in at all.
+    pub(crate) async fn run(&self, work: Work) -> Result<Done> {
+        let gone = || {
+            Error::new(ErrorKind::Unexpected, "the log's thread has ended")
+                .with_scope(Scope::Process)
+                .with_advice("restart s3rep and report this")
+        };
+        let (reply, answer) = oneshot::channel();
+        let jobs = self.jobs.as_ref().ok_or_else(gone)?;
+        jobs.send(Job { work, reply }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Closes the queue; what is in it is still written.
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(mut store: Store, live: &watch::Sender<Counters>, mut queue: mpsc::Receiver<Job>) {
+    while let Some(first) = queue.blocking_recv() {
+        let mut weight = first.work.weight();
+        let mut group = vec![first];
+        while weight < GROUP {
+            let Ok(next) = queue.try_recv() else { break };
+            weight += next.work.weight();
+            group.push(next);
+        }
+        match transact(&mut store, &group) {
+            Ok(done) => reply(group, done, &store, live),
+            // One large piece of work may be what does not fit on the disk: the others get their own chance.
+            Err(_) if group.len() > 1 => {
+                for job in group {
+                    let group = vec![job];
+                    match transact(&mut store, &group) {
+                        Ok(done) => reply(group, done, &store, live),
+                        Err(error) => reply(group, vec![Err(error)], &store, live),
+                    }
+                }
+            }
+            Err(error) => reply(group, vec![Err(error)], &store, live),
+        }
+        index(&mut store);
+    }
+}
+
+fn reply(group: Vec<Job>, done: Vec<Result<Done>>, store: &Store, live: &watch::Sender<Counters>) {
+    // Before the replies: who hears that an append is done finds it in the log.
+    live.send_if_modified(|seen| std::mem::replace(seen, store.counters) != store.counters);
+    for (job, done) in group.into_iter().zip(done) {
+        // Nobody listens when the caller was cancelled.
+        let _ = job.reply.send(done);
+    }
+}
+
+/// Does a group of work in one transaction.
+fn transact(store: &mut Store, group: &[Job]) -> Result<Vec<Result<Done>>> {
+    let before = store.counters;
+    let outcome = in_transaction(store, |store| {
+        let mut outcomes = Vec::with_capacity(group.len());
+        for job in group {
+            outcomes.push(match job.work.run(store) {
+                Ok(done) => Ok(done),
+                Err(Failure::Refused(error)) => Err(error),
+                Err(Failure::Broken(error)) => return Err(error),
+            });
+        }
+        if store.counters != before {
+            schema::write_counters(&mut store.db, store.counters)?;
+        }
+        Ok(outcomes)
+    });
+    match outcome {
+        Ok(_) => store.ids.commit(),
+        Err(_) => {
+            store.ids.rollback();
+            store.counters = before;
+        }
+    }
+    outcome
+}
+
+fn in_transaction<T>(store: &mut Store, work: impl FnOnce(&mut Store) -> Result<T>) -> Result<T> {
+    store.db.begin()?;
+    let done = work(store).and_then(|done| store.db.commit().map(|()| done));
+    if done.is_err() {
+        store.db.rollback();
+    }
+    done
+}
+
+/// Writes the ids of recent changes into the index when there are many.
+fn index(store: &mut Store) {
+    if !store.ids.is_full() {
+        return;
+    }
+    let before = store.counters;
+    let outcome = in_transaction(store, |store| {
+        store.ids.flush(&mut store.db)?;
+        store.counters.indexed = store.counters.last;
+        schema::write_counters(&mut store.db, store.counters)
+    });
+    match outcome {
+        Ok(()) => store.ids.flushed(),
+        Err(error) => {
+            // They stay in memory, and the next append tries again.
+            store.counters = before;
+            tracing::warn!(error = %error.report(), "the ids of recent changes cannot be written");
+        }
+    }
+}
