@@ -4,6 +4,8 @@
 //! suite picks the cases by capability, and a case that does not apply is listed as ignored with the reason.
 
 pub mod context;
+pub mod history;
 pub mod log;
+pub mod oracle;
 pub mod sink;
 pub mod source;

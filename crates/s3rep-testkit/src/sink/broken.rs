@@ -2,6 +2,7 @@
 
 /// One broken promise of a [`MemorySink`](super::MemorySink). Each is a bug that a driver somewhere shipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Bug {
     /// The last change of a batch never arrives.
     DropsLastChange,
@@ -27,4 +28,44 @@ pub enum Bug {
     FoldsCase,
     /// Rows are read back in the order of UTF-16 units.
     OrdersByUtf16,
+    /// Integers go through a double, and `expected` says that they should.
+    AgreesWithItself,
+    /// The cursor is stored first and the rows in a transaction of their own: a call that ends between the two
+    /// loses them.
+    CursorBeforeRows,
+    /// An earlier batch that comes back takes the cursor back with it.
+    MovesCursorBack,
+    /// The second try of a parked change is taken for a replay.
+    SkipsParked,
+    /// The offsets of a log that is gone count in the next one.
+    KeepsCursorsOfOtherLog,
+    /// A row keeps the members that its next version lacks.
+    MergesMembers,
+    /// All replicators move one cursor.
+    SharesCursors,
+}
+
+impl Bug {
+    /// Every bug.
+    pub const ALL: &[Self] = &[
+        Self::DropsLastChange,
+        Self::DoublesOnReplay,
+        Self::LosesDelete,
+        Self::LosesUpdateOfAbsentRow,
+        Self::ForgetsCursor,
+        Self::ChangesValue,
+        Self::IgnoresFence,
+        Self::LeaksValue,
+        Self::HidesRejection,
+        Self::WritesBesideRejected,
+        Self::FoldsCase,
+        Self::OrdersByUtf16,
+        Self::AgreesWithItself,
+        Self::CursorBeforeRows,
+        Self::MovesCursorBack,
+        Self::SkipsParked,
+        Self::KeepsCursorsOfOtherLog,
+        Self::MergesMembers,
+        Self::SharesCursors,
+    ];
 }

@@ -1,18 +1,18 @@
 //! A destination in memory: what a perfect sink looks like, and the broken ones that the suite has to catch.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{borrow::Cow, collections::BTreeSet, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use s3rep_core::{
-    Batch, Capability, Context, Error, ErrorKind, Limits, Operation, Outcome, Partition, Progress, Readback,
-    Record, Rejected, Result, RouteMode, RowChange, SchemaSync, Scope, Seq, Sink, StoredCursors, Table,
+    Batch, Capability, Context, Error, ErrorKind, Limits, Operation, Outcome, Progress, Readback, Record,
+    Rejected, Result, RouteMode, RowChange, SchemaSync, Scope, Sink, StoredCursors, Table,
 };
 
-use super::{broken::Bug, memory_schema::MemorySchema};
+use super::{
+    broken::Bug,
+    memory_place::{MemoryPlace, Move, State, TableState},
+    memory_schema::MemorySchema,
+};
 
 /// Everything that [`MemorySink`] can do.
 pub const FULL: Capability = Capability {
@@ -160,12 +160,7 @@ impl MemorySink {
         let mut rejected = Vec::new();
         let mut taken = Vec::new();
         for (index, change) in batch.changes.iter().enumerate() {
-            // A batch that moves no cursor brings parked changes back: they stand before the cursors by nature.
-            let replay = self.capability.transactional_cursor
-                && !progress.cursors.is_empty()
-                && !self.has(Bug::DoublesOnReplay)
-                && state.covers(progress, &table.name, change.partition, change.seq);
-            if replay {
+            if self.is_replay(state, batch, change) {
                 continue;
             }
             match self.refusal(table, change, columns.as_ref()) {
@@ -189,14 +184,25 @@ impl MemorySink {
             self.take(rows, table.mode, change);
         }
         if self.capability.transactional_cursor && !self.has(Bug::ForgetsCursor) {
-            state.store(progress, Move::Forward);
+            let back = self.has(Bug::MovesCursorBack);
+            state.store(progress, if back { Move::Anywhere } else { Move::Forward });
         }
         Ok(Outcome { rejected })
     }
 
+    /// Whether a change was written by an earlier call with the same batch or a part of it.
+    fn is_replay(&self, state: &State, batch: &Batch, change: &RowChange) -> bool {
+        // A batch that moves no cursor brings parked changes back: they stand before the cursors by nature.
+        let parked = batch.progress.cursors.is_empty() && !self.has(Bug::SkipsParked);
+        self.capability.transactional_cursor
+            && !parked
+            && !self.has(Bug::DoublesOnReplay)
+            && state.covers(&batch.progress, &batch.table.name, change)
+    }
+
     fn take(&self, table: &mut TableState, mode: RouteMode, change: &RowChange) {
         let mut change = change.clone();
-        if self.has(Bug::ChangesValue)
+        if (self.has(Bug::ChangesValue) || self.has(Bug::AgreesWithItself))
             && let Some(record) = change.record.as_mut().map(Arc::make_mut)
         {
             record.values_mut().for_each(through_a_double);
@@ -210,6 +216,10 @@ impl MemorySink {
                     *row = change.record.unwrap_or_default();
                 }
             }
+            (RouteMode::Upsert, _) if self.has(Bug::MergesMembers) => {
+                let row = Arc::make_mut(table.rows.entry(change.key.to_string()).or_default());
+                row.extend(change.record.as_deref().cloned().unwrap_or_default());
+            }
             (RouteMode::Upsert, _) => {
                 let key =
                     if self.has(Bug::FoldsCase) { change.key.to_lowercase() } else { change.key.to_string() };
@@ -218,13 +228,10 @@ impl MemorySink {
         }
     }
 
-    /// Refuses an owner that another one has replaced, and forgets the cursors of another log.
-    fn admit(&self, state: &mut State, progress: &Progress) -> Result<()> {
-        let Some(stored) = state.cursors.get(&*progress.replicator) else { return Ok(()) };
-        if stored.log != progress.log {
-            state.cursors.remove(&*progress.replicator);
-            return Ok(());
-        }
+    /// Refuses an owner that another one has replaced.
+    fn admit(&self, state: &State, progress: &Progress) -> Result<()> {
+        let stored = state.cursors.get(&*progress.replicator).filter(|stored| stored.log == progress.log);
+        let Some(stored) = stored else { return Ok(()) };
         if stored.fence > progress.fence && !self.has(Bug::IgnoresFence) {
             return Err(Error::new(ErrorKind::Fenced, "a newer owner writes to this destination")
                 .with_scope(Scope::Sink)
@@ -245,6 +252,40 @@ impl MemorySink {
                 .with_context("table", &table.name)
                 .with_advice("switch schemaSync on or create it")),
         }
+    }
+}
+
+/// The owner of every cursor, where replicators share them.
+const SHARED: &str = "everybody";
+
+/// The bugs that change what a call is about.
+impl MemorySink {
+    fn renamed<'a>(&self, progress: &'a Progress) -> Cow<'a, Progress> {
+        if self.has(Bug::SharesCursors) {
+            Cow::Owned(Progress { replicator: SHARED.into(), ..progress.clone() })
+        } else {
+            Cow::Borrowed(progress)
+        }
+    }
+
+    fn spoil(&self, batch: &mut Cow<'_, Batch>) -> Result<()> {
+        if self.has(Bug::SharesCursors) {
+            batch.to_mut().progress.replicator = SHARED.into();
+        }
+        if self.has(Bug::KeepsCursorsOfOtherLog) {
+            batch.to_mut().progress.log = "any".into();
+        }
+        if self.has(Bug::CursorBeforeRows) {
+            let mut state = self.place.lock();
+            self.admit(&state, &batch.progress)?;
+            let known = |change: &RowChange| self.is_replay(&state, batch, change);
+            let new = batch.changes.iter().filter(|change| !known(change)).cloned().collect();
+            state.store(&batch.progress, Move::Forward);
+            let batch = batch.to_mut();
+            batch.changes = new;
+            batch.progress.cursors.clear();
+        }
+        Ok(())
     }
 }
 
@@ -277,33 +318,37 @@ impl Sink for MemorySink {
     }
 
     async fn cursors(&self, _: &Context, replicator: &str) -> Result<Option<StoredCursors>> {
+        let replicator = if self.has(Bug::SharesCursors) { SHARED } else { replicator };
         Ok(self.place.cursors(replicator))
     }
 
     // A real destination is asked over a wire: the caller may be gone before the question leaves or before the
     // answer comes. The two yields are those places.
     async fn apply(&self, _: &Context, batch: &Batch) -> Result<Outcome> {
+        let mut batch = Cow::Borrowed(batch);
+        self.spoil(&mut batch)?;
         tokio::task::yield_now().await;
         let outcome = {
             let mut state = self.place.lock();
             if state.down {
                 return Err(unreachable_place());
             }
-            self.write(&mut state, batch)
+            self.write(&mut state, &batch)
         };
         tokio::task::yield_now().await;
         outcome
     }
 
     async fn advance(&self, _: &Context, progress: &Progress) -> Result<()> {
+        let progress = self.renamed(progress);
         tokio::task::yield_now().await;
         let mut state = self.place.lock();
         if state.down {
             return Err(unreachable_place());
         }
-        self.admit(&mut state, progress)?;
+        self.admit(&state, &progress)?;
         if !self.has(Bug::ForgetsCursor) {
-            state.store(progress, Move::Anywhere);
+            state.store(&progress, Move::Anywhere);
         }
         Ok(())
     }
@@ -327,7 +372,11 @@ fn unreachable_place() -> Error {
 #[async_trait]
 impl Readback for MemorySink {
     fn expected(&self, _: &Table, _: &str, record: &Record) -> Result<Record> {
-        Ok(record.clone())
+        let mut record = record.clone();
+        if self.has(Bug::AgreesWithItself) {
+            record.values_mut().for_each(through_a_double);
+        }
+        Ok(record)
     }
 
     async fn rows(
@@ -354,116 +403,5 @@ impl Readback for MemorySink {
 impl fmt::Debug for MemorySink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemorySink").field("capability", &self.capability).finish_non_exhaustive()
-    }
-}
-
-/// The destination of [`MemorySink`]s. Cheap to clone; clones are the same place.
-#[derive(Clone, Default)]
-pub struct MemoryPlace(Arc<Mutex<State>>);
-
-#[derive(Default)]
-pub(super) struct State {
-    pub(super) tables: BTreeMap<String, TableState>,
-    cursors: BTreeMap<String, StoredCursors>,
-    down: bool,
-}
-
-#[derive(Default)]
-pub(super) struct TableState {
-    rows: BTreeMap<String, Arc<Record>>,
-    changes: Vec<RowChange>,
-    /// In order, when schema synchronisation made the table.
-    pub(super) columns: Option<Vec<String>>,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Move {
-    /// An earlier batch that comes back must not take the cursor back with it.
-    Forward,
-    /// A replicator that is told to begin again writes smaller offsets than those stored.
-    Anywhere,
-}
-
-impl State {
-    fn covers(&self, progress: &Progress, table: &str, partition: Partition, seq: Seq) -> bool {
-        self.cursors.get(&*progress.replicator).is_some_and(|stored| {
-            stored.cursors.iter().any(|cursor| {
-                cursor.partition == partition
-                    && cursor.seq >= seq
-                    && (cursor.table.is_empty() || *cursor.table == *table)
-            })
-        })
-    }
-
-    fn store(&mut self, progress: &Progress, how: Move) {
-        let fence = progress.fence;
-        let stored = self.cursors.entry(progress.replicator.to_string()).or_insert_with(|| StoredCursors {
-            log: progress.log.clone(),
-            fence,
-            cursors: Vec::new(),
-        });
-        stored.fence = stored.fence.max(fence);
-        for new in &progress.cursors {
-            let old = stored
-                .cursors
-                .iter_mut()
-                .find(|old| old.table == new.table && old.partition == new.partition);
-            match old {
-                Some(old) if how == Move::Anywhere || new.seq > old.seq => old.seq = new.seq,
-                Some(_) => {}
-                None => stored.cursors.push(new.clone()),
-            }
-        }
-    }
-}
-
-impl MemoryPlace {
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The rows of an upsert table.
-    pub fn rows(&self, table: &str) -> BTreeMap<String, Arc<Record>> {
-        self.lock().tables.get(table).map(|table| table.rows.clone()).unwrap_or_default()
-    }
-
-    /// Every change of an append table, in the order of arrival.
-    pub fn changes(&self, table: &str) -> Vec<RowChange> {
-        self.lock().tables.get(table).map(|table| table.changes.clone()).unwrap_or_default()
-    }
-
-    /// An append table as the latest row of each key.
-    pub fn folded(&self, table: &str) -> BTreeMap<String, Arc<Record>> {
-        let mut rows = BTreeMap::new();
-        for change in self.changes(table) {
-            match change.record {
-                Some(record) if change.operation != Operation::Delete => {
-                    rows.insert(change.key.to_string(), record);
-                }
-                _ => drop(rows.remove(&*change.key)),
-            }
-        }
-        rows
-    }
-
-    /// The names of the tables, in order.
-    pub fn tables(&self) -> Vec<String> {
-        self.lock().tables.keys().cloned().collect()
-    }
-
-    /// The cursors stored for a replicator.
-    pub fn cursors(&self, replicator: &str) -> Option<StoredCursors> {
-        self.lock().cursors.get(replicator).cloned()
-    }
-
-    /// Takes the destination down or brings it up again.
-    pub fn set_down(&self, down: bool) {
-        self.lock().down = down;
-    }
-}
-
-impl fmt::Debug for MemoryPlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryPlace").field("tables", &self.tables()).finish_non_exhaustive()
     }
 }

@@ -4,11 +4,12 @@ use std::fmt;
 
 use async_trait::async_trait;
 use s3rep_core::{
-    ColumnShape, Context, Error, ErrorKind, Result, RouteMode, SchemaPlan, SchemaSync, Table, TableShape,
+    ColumnShape, Context, Error, ErrorKind, Result, RouteMode, SchemaPlan, SchemaSync, Scope, Table,
+    TableShape,
 };
 use serde::{Deserialize, Serialize};
 
-use super::memory::MemoryPlace;
+use super::memory_place::MemoryPlace;
 
 /// Adds what is missing and leaves the rest alone. Its statements are JSON.
 #[derive(Clone)]
@@ -23,6 +24,9 @@ enum Statement {
     Add { table: String, column: String },
 }
 
+/// The type of columns that take nothing.
+const SEALED: &str = "sealed";
+
 impl MemorySchema {
     pub(super) fn new(place: MemoryPlace) -> Self {
         Self { place }
@@ -33,13 +37,14 @@ impl MemorySchema {
 impl SchemaSync for MemorySchema {
     async fn inspect(&self, _: &Context, table: &Table) -> Result<Option<TableShape>> {
         let state = self.place.lock();
-        let columns = state.tables.get(&*table.name).and_then(|table| table.columns.as_ref());
-        Ok(columns.map(|columns| TableShape {
+        let Some(known) = state.tables.get(&*table.name) else { return Ok(None) };
+        let type_name = if known.sealed { SEALED } else { "any" };
+        Ok(known.columns.as_ref().map(|columns| TableShape {
             columns: columns
                 .iter()
                 .map(|name| ColumnShape {
                     name: name.clone(),
-                    type_name: "any".to_owned(),
+                    type_name: type_name.to_owned(),
                     nullable: name != "id",
                     primary_key: name == "id" && table.mode == RouteMode::Upsert,
                 })
@@ -48,6 +53,12 @@ impl SchemaSync for MemorySchema {
     }
 
     fn plan(&self, table: &Table, have: Option<&TableShape>) -> Result<SchemaPlan> {
+        if have.is_some_and(|have| have.columns.iter().any(|column| column.type_name == SEALED)) {
+            return Err(Error::new(ErrorKind::SchemaMismatch, "nothing fits into this table")
+                .with_scope(Scope::Table)
+                .with_context("table", &table.name)
+                .with_advice("write to another one"));
+        }
         let mut plan = SchemaPlan { creates: have.is_none(), ..SchemaPlan::default() };
         let mut push = |statement: &Statement| -> Result<()> {
             let text = serde_json::to_string(statement)
