@@ -242,7 +242,7 @@ impl Codec {
         let textual = || value.as_str().ok_or("is not a text");
         let text = match self {
             Self::Text | Self::TypedNumber | Self::TypedBoolean => match value {
-                Value::String(word) if matches!(word.as_str(), "null" | "undefined") => {
+                Value::String(word) if matches!(word.as_str(), "null" | "undefined" | "[object Object]") => {
                     return Err("is a word that stands for no value in the stored format");
                 }
                 Value::Object(_) | Value::Array(_) => js::json(value),

@@ -92,7 +92,8 @@ impl Document {
         config.check()?;
         let old = self.resource(&config.name);
         let attributes = config.declared();
-        let paths = registry::paths(&attributes);
+        let plugins = old.map(ResourceEntry::plugin_keys).unwrap_or_default();
+        let paths = registry::paths(&attributes, &plugins);
         let mut registry = old.map(ResourceEntry::registry).unwrap_or_default();
         let registry_changed = registry.declare(&paths, now);
         let current = old.and_then(ResourceEntry::current);
@@ -136,6 +137,13 @@ impl Document {
             resources.insert(config.name.clone(), Value::Object(entry));
         }
         self.touch(now);
+        self.root.insert("s3dbVersion".into(), S3DB_VERSION.into());
+        // s3db.js's order, then what else there was
+        for member in ["resources", "lastUpdated", "s3dbVersion", "version"] {
+            if let Some(value) = self.root.shift_remove(member) {
+                self.root.shift_insert(0, member.into(), value);
+            }
+        }
         Ok(true)
     }
 
@@ -197,6 +205,15 @@ impl<'a> ResourceEntry<'a> {
     /// The map of paths to keys that older documents have instead of a registry.
     pub(super) fn map(version: &Map<String, Value>) -> Option<&Map<String, Value>> {
         version.get("map").and_then(Value::as_object).filter(|map| !map.is_empty())
+    }
+
+    /// Attributes that plugins have registered, with their keys.
+    pub(super) fn plugin_keys(self) -> Map<String, Value> {
+        let plugins = self.members.get("pluginSchemaRegistry").and_then(Value::as_object);
+        let mappings =
+            plugins.into_iter().flatten().filter_map(|(_, plugin)| plugin.get("mapping")?.as_object());
+        let keys = mappings.flatten().filter(|(_, key)| key.is_string());
+        keys.map(|(attribute, key)| (attribute.clone(), key.clone())).collect()
     }
 
     /// The registry: as stored, or made from an older map. Keys of the map go before those of the registry.

@@ -20,6 +20,8 @@ mod password;
 mod plan;
 #[doc(hidden)]
 pub mod primitives;
+#[cfg(test)]
+mod properties;
 mod read;
 mod registry;
 mod resource;

@@ -70,13 +70,15 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// `map` is the map of paths to keys of older documents: it goes before the registry.
+    /// `map` is the map of paths to keys of older documents: it goes before the registry. `plugin_keys` are the
+    /// keys of attributes that plugins have registered.
     pub(super) fn new(
         attributes: &Map<String, Value>,
         registry: &Registry,
         map: Option<&Map<String, Value>>,
+        plugin_keys: &Map<String, Value>,
     ) -> Self {
-        let paths = registry::paths(attributes);
+        let paths = registry::paths(attributes, plugin_keys);
         let key_of = |path: &str| -> Option<String> {
             let listed = map.and_then(|map| map.get(path)).and_then(Value::as_str).map(str::to_owned);
             listed.or_else(|| registry.index(path).map(number::key36))
@@ -97,18 +99,18 @@ impl Plan {
         for (name, definition) in
             js::members(attributes).into_iter().filter(|(name, _)| !name.starts_with("$$"))
         {
-            let key = |path: &str| match registry::plugin_of(definition) {
-                Some(plugin) if path == name.as_str() => {
-                    let taken = |key: &str| plugins.values().any(|taken| taken == key);
-                    Some(registry::plugin_key(plugin, name, taken))
-                }
-                Some(_) => None,
+            let registered = plugin_keys.get(name).and_then(Value::as_str).map(str::to_owned);
+            let plugin_key = registered.or_else(|| {
+                let taken = |key: &str| plugins.values().any(|taken| taken == key);
+                registry::plugin_of(definition).map(|plugin| registry::plugin_key(plugin, name, taken))
+            });
+            let key = |path: &str| match &plugin_key {
+                Some(key) => (path == name).then(|| key.clone()),
                 None => key_of(path),
             };
             let node = plan.node(name, definition, &[], &key, true);
-            if let (Node::Leaf(at), Some(_)) = (&node, registry::plugin_of(definition)) {
-                let key = plan.leaves.get(*at).map_or(Value::Null, |leaf| leaf.key.clone().into());
-                plugins.insert(name.clone(), key);
+            if let (Node::Leaf(_), Some(key)) = (&node, plugin_key) {
+                plugins.insert(name.clone(), key.into());
             }
             plan.root.nodes.push((name.clone(), node));
         }

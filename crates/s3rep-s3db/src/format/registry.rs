@@ -19,11 +19,13 @@ pub(super) fn plugin_of(definition: &Value) -> Option<&str> {
 /// Every path that gets a key, in order: the leaves of the declaration, then the objects.
 ///
 /// The members of object forms such as `{"type": "number"}` are leaves like any other: they get keys that
-/// nothing is ever stored under.
-pub(super) fn paths(attributes: &Map<String, Value>) -> Vec<String> {
+/// nothing is ever stored under. Attributes of plugins have keys of their own and are left out.
+pub(super) fn paths(attributes: &Map<String, Value>, plugins: &Map<String, Value>) -> Vec<String> {
     let mut paths = Vec::new();
-    let own =
-        || js::members(attributes).into_iter().filter(|(_, definition)| plugin_of(definition).is_none());
+    let own = || {
+        let all = js::members(attributes).into_iter();
+        all.filter(|(name, definition)| plugin_of(definition).is_none() && !plugins.contains_key(*name))
+    };
     for (name, definition) in own() {
         leaves(name, definition, &mut paths, 0);
     }
@@ -167,7 +169,7 @@ mod tests {
     use super::*;
 
     fn paths_of(value: &Value) -> Vec<String> {
-        paths(value.as_object().unwrap())
+        paths(value.as_object().unwrap(), &Map::new())
     }
 
     #[test]

@@ -82,8 +82,12 @@ impl ResourceFormat {
                     ));
             }
         }
+        let plugins = entry.plugin_keys();
         let mut registry = entry.registry();
-        registry.complete(&registry::paths(attributes));
+        // where there is but an older map, attributes that it leaves out are stored under their names
+        if map.is_none() || entry.raw().contains_key("schemaRegistry") {
+            registry.complete(&registry::paths(attributes, &plugins));
+        }
         let partitions = entry.partitions().into_iter().flatten().filter_map(|(name, partition)| {
             let fields = partition.get("fields")?.as_object()?;
             let fields = fields
@@ -93,7 +97,7 @@ impl ResourceFormat {
         });
         let id_size = entry.current().and_then(|version| version.get("idSize")).and_then(Value::as_u64);
         Ok(Self {
-            plan: Plan::new(attributes, &registry, map),
+            plan: Plan::new(attributes, &registry, map, &plugins),
             schema: Arc::new(schema),
             hash: entry
                 .current()
