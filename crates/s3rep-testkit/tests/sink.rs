@@ -175,9 +175,6 @@ fn caught(bug: Bug, capability: Capability) -> Result<Vec<String>, Failed> {
         .filter(|case| case.reason.is_none())
         .filter_map(|case| case.run().err().map(|error| format!("{case}: {error}")))
         .collect();
-    if std::env::var_os("S3REP_SHOW_CAUGHT").is_some() {
-        eprintln!("{bug:?}: {} cases\n  {}", failed.len(), failed.join("\n  "));
-    }
     if failed.is_empty() { Err(format!("no case sees {bug:?}").into()) } else { Ok(failed) }
 }
 

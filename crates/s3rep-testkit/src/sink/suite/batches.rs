@@ -298,14 +298,22 @@ async fn concurrent_tables(harness: Harness) -> Checked {
 
 async fn write_together(scene: &mut Scene, batches: &[Batch]) -> Checked {
     let answers = futures::future::join_all(batches.iter().map(|batch| {
-        let (sink, cx, batch) = (scene.sink.clone(), scene.cx.clone(), batch.clone());
+        let (sink, cx, pieces) = (scene.sink.clone(), scene.cx.clone(), scene.pieces(batch));
+        let harness = scene.harness().clone();
         // Tasks of their own, so that a sink that blocks its thread does not serialize them.
-        tokio::spawn(async move { sink.apply(&cx, &batch).await })
+        tokio::spawn(async move {
+            for piece in pieces {
+                let answer = sink.apply(&cx, &piece).await;
+                harness.look_at(&answer, &piece);
+                let rejected = answer?.rejected;
+                ensure!(rejected.is_empty(), "records were refused: {rejected:?}");
+            }
+            Ok(())
+        })
     }))
     .await;
     for (answer, batch) in answers.into_iter().zip(batches) {
-        let outcome = answer.map_err(|error| Failure(format!("the sink panicked: {error}")))??;
-        ensure!(outcome.rejected.is_empty(), "records were refused: {:?}", outcome.rejected);
+        answer.map_err(|error| Failure(format!("the sink panicked: {error}")))??;
         scene.expect(batch);
     }
     Ok(())

@@ -121,7 +121,10 @@ impl Case {
             .map_err(|error| format!("cannot start a runtime: {error}"))?;
         let harness = Harness::new(self.factory.clone());
         // A task of its own, so that a panic is a result.
-        let result = runtime.block_on(runtime.spawn((self.run)(harness)));
+        let result = runtime.block_on(runtime.spawn((self.run)(harness.clone())));
+        if let Some(problem) = harness.problem() {
+            return Err(problem);
+        }
         match result {
             Ok(result) => result.map_err(|failure| failure.0),
             Err(panic) => Err(match panic.try_into_panic().map(|p| p.downcast::<String>()) {

@@ -92,11 +92,9 @@ async fn delete_of_absent(harness: Harness) -> Checked {
 async fn twice(harness: Harness) -> Checked {
     let mut scene = harness.start().await;
     let table = scene.table("t", RouteMode::Upsert).await?;
+    scene.write(&table, vec![scene.insert("b", "1")]).await?;
     let mut changes = scene.inserts("a", 5);
-    if harness.capability.deletes {
-        scene.write(&table, vec![scene.insert("b", "1")]).await?;
-        changes.push(scene.delete("b"));
-    }
+    changes.extend(harness.capability.deletes.then(|| scene.delete("b")));
     let batch = scene.batch(&table, changes);
     for time in ["once", "twice", "three times"] {
         scene.write_batch(&batch).await?;

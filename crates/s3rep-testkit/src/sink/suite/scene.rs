@@ -3,14 +3,14 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use s3rep_core::{
     Batch, Capability, ChangeId, Context, CursorMove, Error, Operation, Outcome, Partition, Progress,
-    Readback, Record, ResourceSchema, RouteMode, RowChange, Scope, Seq, Sink, Table, Timestamp,
+    Readback, Record, Rejected, ResourceSchema, RouteMode, RowChange, Scope, Seq, Sink, Table, Timestamp,
 };
 use serde_json::{Value, json};
 
@@ -34,11 +34,25 @@ pub(super) const PARTITIONS: u16 = 8;
 pub(super) struct Harness {
     factory: Arc<dyn Erased>,
     pub(super) capability: Capability,
+    /// What a sink did that is wrong in every case.
+    problem: Arc<Mutex<Option<String>>>,
 }
 
 impl Harness {
     pub(super) fn new(factory: Arc<dyn Erased>) -> Self {
-        Self { capability: factory.capability(), factory }
+        Self { capability: factory.capability(), factory, problem: Arc::default() }
+    }
+
+    /// Remembers the first answer that is wrong whatever was asked.
+    pub(super) fn look_at(&self, answer: &Result<Outcome, Error>, batch: &Batch) {
+        if let Some(found) = problem_of_answer(answer, batch) {
+            self.problem.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(found);
+        }
+    }
+
+    /// The first wrong answer.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A fresh place and a sink over it.
@@ -91,6 +105,10 @@ pub(super) struct Scene {
 }
 
 impl Scene {
+    pub(super) fn harness(&self) -> &Harness {
+        &self.harness
+    }
+
     pub(super) fn capability(&self) -> Capability {
         self.harness.capability
     }
@@ -198,14 +216,33 @@ impl Scene {
         Batch { table: table.clone(), changes, progress: self.progress(cursors) }
     }
 
-    /// Hands a batch to the sink, and looks at the errors that come back.
+    /// Hands a batch to the sink, and looks at the errors that come back. A batch beyond the sink's limit of
+    /// records goes in pieces, as the engine would cut it.
     pub(super) async fn apply(&self, batch: &Batch) -> Result<Outcome, Error> {
-        let result = self.sink.apply(&self.cx, batch).await;
-        if let Some(problem) = problem_of_answer(&result, batch) {
-            // A sink that answers wrongly is wrong in every case, whatever the case asks.
-            panic!("{problem}");
+        let mut rejected = Vec::new();
+        let mut before = 0;
+        for piece in self.pieces(batch) {
+            let answer = self.sink.apply(&self.cx, &piece).await;
+            self.harness.look_at(&answer, &piece);
+            let pieces = answer?.rejected.into_iter();
+            rejected.extend(pieces.map(|r| Rejected { index: r.index + before, error: r.error }));
+            before += piece.changes.len();
         }
-        result
+        Ok(Outcome { rejected })
+    }
+
+    /// A batch cut at the sink's limit of records. The last piece has the progress of the whole.
+    pub(super) fn pieces(&self, batch: &Batch) -> Vec<Batch> {
+        let most = self.capability().limits.records;
+        if batch.changes.len() <= most {
+            return vec![batch.clone()];
+        }
+        let cut = |changes: &[RowChange]| self.batch(&batch.table, changes.to_vec());
+        let mut pieces: Vec<Batch> = batch.changes.chunks(most).map(cut).collect();
+        if let Some(last) = pieces.last_mut() {
+            last.progress = batch.progress.clone();
+        }
+        pieces
     }
 
     /// A batch that has to be taken whole.
