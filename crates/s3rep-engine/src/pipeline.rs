@@ -6,7 +6,7 @@ use s3rep_core::{
     ChangeLog, Context, Error, ErrorKind, Event, PassReport, Result, Retention, Scope, Seq, Source,
 };
 use tokio::{
-    sync::{broadcast, watch},
+    sync::{broadcast, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ use crate::{
 /// # use s3rep_engine::{Pipeline, Replicator};
 /// # use s3rep_testkit::{context, log::MemoryLog, sink::MemorySink, source::MemorySource};
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # let (source, log, sink) = (MemorySource::default(), MemoryLog::new(16), MemorySink::new());
+/// # let (source, log, sink) = (MemorySource::new(), MemoryLog::new(), MemorySink::new());
 /// let replicator = Replicator::new("copy", Mapping::new(vec![Route::new("cars", "cars")]), Arc::new(sink))?;
 /// let pipeline = Pipeline::new(context::test(), Arc::new(source), Arc::new(log), vec![replicator])?;
 /// let report = pipeline.run_once().await?;
@@ -138,7 +138,9 @@ impl Pipeline {
     /// # Errors
     /// The first reason for which a destination does not have everything. Others are still written.
     pub async fn run_once(&self) -> Result<RunReport> {
-        let run = self.start(true).await?;
+        let mut run = self.start(true).await?;
+        // A lane may have to ask for a snapshot first. Nothing is ever sent: this is the end of all starting.
+        run.starting.recv().await;
         let captured = run.capturer.once().await;
         let drained = run.drain(None).await;
         captured.and_then(|report| drained.map(|()| self.report(report)))
@@ -191,6 +193,7 @@ impl Pipeline {
         let schemas = Schemas::new(self.source.resources(&self.cx).await?);
         let (drain_to, drained_to) = watch::channel(None);
         let stopped = CancellationToken::new();
+        let (started, starting) = mpsc::channel(1);
         let mut lanes = JoinSet::new();
         for (replicator, gauge) in self.replicators.iter().zip(&self.gauges) {
             let lane = Lane {
@@ -202,6 +205,7 @@ impl Pipeline {
                 gauge: gauge.clone(),
                 until: Until { drained_to: drained_to.clone(), stopped: stopped.clone(), runs_once },
                 fence: 0,
+                starting: Some(started.clone()),
             };
             lanes.spawn(lane.run());
         }
@@ -213,15 +217,8 @@ impl Pipeline {
             observer: self.observer.clone(),
             replicators: self.replicators.iter().map(|replicator| replicator.id().clone()).collect(),
         };
-        Ok(Run {
-            cx: self.cx.clone(),
-            log: self.log.clone(),
-            lanes,
-            capturer,
-            drain_to,
-            stopped,
-            errors: Errors::default(),
-        })
+        let (cx, log) = (self.cx.clone(), self.log.clone());
+        Ok(Run { cx, log, lanes, starting, capturer, drain_to, stopped, errors: Errors::default() })
     }
 
     /// Never ends: retention is applied for as long as the pipeline follows.
@@ -258,6 +255,7 @@ struct Run {
     cx: Context,
     log: Arc<dyn ChangeLog>,
     lanes: JoinSet<Result<()>>,
+    starting: mpsc::Receiver<()>,
     capturer: Capturer,
     drain_to: watch::Sender<Option<Seq>>,
     stopped: CancellationToken,

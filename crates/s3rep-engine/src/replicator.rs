@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use s3rep_core::{
-    Error, ErrorKind, Mapping, ResourceSchema, Result, RetryPolicy, Route, RouteMode, Scope, Sink, Table,
+    Error, ErrorKind, Limits, Mapping, ResourceSchema, Result, RetryPolicy, Route, RouteMode, Scope, Sink,
+    Table,
 };
 
 /// One configured destination: a sink, the routes that lead there, and how patiently it is written to.
@@ -23,11 +24,13 @@ pub struct DeliveryOptions {
     /// A write that takes longer counts as failed with unknown outcome. Default 30 s, as documented for
     /// s3db.js.
     pub timeout: Duration,
+    /// At most this many changes a batch, below the sink's own limit. Default none: the sink knows best.
+    pub batch_size: Option<usize>,
 }
 
 impl Default for DeliveryOptions {
     fn default() -> Self {
-        Self { retry: RetryPolicy::default(), timeout: Duration::from_secs(30) }
+        Self { retry: RetryPolicy::default(), timeout: Duration::from_secs(30), batch_size: None }
     }
 }
 
@@ -89,6 +92,13 @@ impl Replicator {
     /// The table at the end of a route, for records of this shape.
     pub fn table(&self, route: &Route, schema: Arc<ResourceSchema>) -> Table {
         Table { name: route.table.clone(), mode: self.mode(route), schema }
+    }
+
+    /// The sink's limits, with the configured batch size.
+    pub(crate) fn limits(&self) -> Limits {
+        let mut limits = self.sink.capability().limits;
+        limits.records = limits.records.min(self.options.batch_size.unwrap_or(usize::MAX)).max(1);
+        limits
     }
 
     fn mode(&self, route: &Route) -> RouteMode {

@@ -154,7 +154,6 @@ impl Lane {
         self.cx.failpoint("engine.applied")?;
         if outcome.rejected.is_empty() {
             self.gauge.wrote(batch.changes.len());
-            self.gauge.enter(LaneState::Running);
             self.observer.emit(Event::Replicated {
                 replicator: self.replicator.id().clone(),
                 table: table.name.clone(),
@@ -241,6 +240,13 @@ impl Lane {
             }
             return Ok(piece);
         };
+        if let Some(error) =
+            errors.iter().flatten().find(|error| !error.is_temporary() && !is_about_a_record(error))
+        {
+            // Listed as one record's, but its driver does not know it to be: it may not be parked.
+            self.stand_still(&mut piece.tries.outage, error).await?;
+            return Ok(piece);
+        }
         if piece.tries.records < policy.max_retries {
             let delay = policy.delay(piece.tries.records, self.cx.random());
             piece.tries.records += 1;
@@ -398,8 +404,8 @@ impl Lane {
         if self.until.runs_once || error.kind() == ErrorKind::Fenced || error.kind() == ErrorKind::Cancelled {
             return Err(self.give_up(error));
         }
+        self.gauge.enter(LaneState::Stopped(with_advice(error)));
         if *failures == 0 {
-            self.gauge.enter(LaneState::Stopped(with_advice(error)));
             self.observer
                 .emit(Event::Stopped { replicator: self.replicator.id().clone(), error: with_advice(error) });
         }

@@ -57,6 +57,8 @@ pub(crate) struct Lane {
     pub(crate) until: Until,
     /// Set when the lane has acquired its cursors.
     pub(crate) fence: u64,
+    /// Dropped when the lane knows where it stands, and has asked for a snapshot if it needs one.
+    pub(crate) starting: Option<mpsc::Sender<()>>,
 }
 
 impl Lane {
@@ -83,6 +85,7 @@ impl Lane {
 
     async fn run_to_end(&mut self) -> Result<()> {
         let position = self.start().await?;
+        self.starting = None;
         let parking = Parking::load(&self.cx, &*self.log, self.replicator.id()).await?;
         let moved = self.follow(position, parking).await;
         let closed = self.replicator.sink().close(&self.cx).await;
@@ -317,6 +320,7 @@ impl Writer<'_> {
         }
         self.position = window.next;
         self.lane.gauge.reached(self.position);
+        self.lane.gauge.enter(LaneState::Running);
         Ok(())
     }
 
@@ -326,7 +330,7 @@ impl Writer<'_> {
         tables: Vec<window::TableWork>,
         ends: &BTreeMap<Partition, Seq>,
     ) -> Result<Delivered> {
-        let limits = self.lane.replicator.sink().capability().limits;
+        let limits = self.lane.replicator.limits();
         let mut lists = Vec::new();
         for work in tables {
             for changes in window::by_partition(work.changes, limits.in_flight) {
