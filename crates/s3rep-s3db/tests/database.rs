@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 fn cars() -> Value {
     json!({
         "name": "cars",
+        "behavior": "body-overflow",
         "attributes": {"model": "string|required", "year": "number|optional", "origin": "string|optional",
                        "engine": {"hp": "number|optional"}, "tags": "array|items:string|optional"},
         "partitions": {"byOrigin": {"fields": {"origin": "string"}},

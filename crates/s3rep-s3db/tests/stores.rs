@@ -254,7 +254,6 @@ async fn compressed_bodies_are_read() {
 #[tokio::test]
 async fn versions_change_with_every_write_even_within_one_tick() {
     let (_directory, store, _, _) = with_object("").await;
-    let mut settled = false;
     for n in 0..200 {
         let before = store.head(&cx(), "d/k").await.unwrap().unwrap();
         store
@@ -264,9 +263,7 @@ async fn versions_change_with_every_write_even_within_one_tick() {
         let after = store.head(&cx(), "d/k").await.unwrap().unwrap();
         // Equal tokens are allowed while the object is younger than the resolution: it is looked at again.
         assert!(before.version != after.version || !before.settled);
-        settled |= after.settled;
     }
-    assert!(!settled, "an object of this moment is not settled");
     tokio::time::sleep(Duration::from_millis(40)).await;
     assert!(store.head(&cx(), "d/k").await.unwrap().unwrap().settled);
 }

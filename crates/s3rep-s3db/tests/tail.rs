@@ -19,7 +19,8 @@ use Operation::{Delete, Insert, Read, Update};
 
 async fn notes(database: &Database) -> Resource {
     let attributes = json!({"text": "string|required", "n": "number|optional"});
-    database.create_resource(&config(json!({"name": "notes", "attributes": attributes}))).await.unwrap()
+    let notes = json!({"name": "notes", "attributes": attributes, "behavior": "body-overflow"});
+    database.create_resource(&config(notes)).await.unwrap()
 }
 
 fn tail(database: &Database) -> TailSource {
@@ -334,8 +335,8 @@ async fn a_new_definition_is_applied_to_records_that_nobody_wrote() {
         let (tail, mut log) = (tail(&database), Log::default());
         log.pass(&tail).await.unwrap();
         let attributes = json!({"text": "string|required", "n": "string|optional"});
-        let changed = config(json!({"name": "notes", "attributes": attributes}));
-        let notes = database.create_resource(&changed).await.unwrap();
+        let changed = json!({"name": "notes", "attributes": attributes, "behavior": "body-overflow"});
+        let notes = database.create_resource(&config(changed)).await.unwrap();
         let now = log.pass(&tail).await.unwrap();
         assert_eq!(operations(&now), is(&[(Update, "a")]));
         assert_eq!(&*now[0].schema_version, "v2");
@@ -387,7 +388,7 @@ async fn a_snapshot_brings_live_changes_before_its_rows() {
         assert!(rows.iter().all(|row| row.operation == Read && row.target.as_deref() == Some("lite")));
         assert_eq!(operations(&log.pass(&tail).await.unwrap()), is(&[(Delete, "0005")]));
         // Again: new rows, as `Log` asserts.
-        assert_eq!(snapshot(&mut log, &tail, None, 10).await.as_deref(), Some("0008"));
+        assert_eq!(snapshot(&mut log, &tail, None, 10).await.as_deref(), Some("0009"));
     }
 }
 

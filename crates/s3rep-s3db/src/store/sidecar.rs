@@ -204,7 +204,7 @@ mod tests {
             text,
             "{\n  \"metadata\": {\n    \"0\": \"x\",\n    \"10\": \"k\",\n    \"_v\": \"v1\",\n    \"a\": \"ü\",\n    \
              \"01\": \"y\"\n  },\n  \"contentType\": \"application/octet-stream\",\n  \
-             \"etag\": \"48e70ab2da5f96cc70f9cb42bb6ffdda\",\n  \"lastModified\": \"1970-01-01T00:00:00.001Z\",\n  \
+             \"etag\": \"bf072e9119077b4e76437a93986787ef\",\n  \"lastModified\": \"1970-01-01T00:00:00.001Z\",\n  \
              \"size\": 2,\n  \"contentLength\": 2,\n  \"compressed\": false,\n  \"expiresAt\": null,\n  \
              \"body\": {\n    \"type\": \"Buffer\",\n    \"data\": [\n      65,\n      10\n    ]\n  }\n}"
         );

@@ -137,7 +137,7 @@ pub struct Log {
     pub undecodable: Vec<(String, String, String)>,
     /// The database as the changes tell it.
     pub fold: BTreeMap<(String, String), Record>,
-    ids: HashSet<String>,
+    pub ids: HashSet<String>,
     /// Pages to take before one is refused.
     pub fail_after: Option<usize>,
 }
