@@ -25,7 +25,9 @@ macro_rules! table {
 }
 
 // Names stand here a second time (the driver has them too) because they are needed where it is not compiled in.
-static TABLE: &[Driver] = table! {};
+static TABLE: &[Driver] = table! {
+    "libsql": "libsql" | "sqlite" | "turso" => s3rep_libsql::LibsqlConfig;
+};
 
 /// Drivers of s3db.js that this version does not have, so that a configuration that moves over is told so.
 const NOT_YET: &[&str] = &[
@@ -57,6 +59,9 @@ pub(crate) type Built = Result<Arc<dyn Sink>>;
 /// What needs the driver's crate.
 #[derive(Clone, Copy, Debug)]
 struct Compiled {
+    /// As the driver has them.
+    #[cfg(test)]
+    names: (&'static str, &'static [&'static str]),
     destination: &'static str,
     capability: fn() -> Capability,
     options: fn() -> &'static [&'static str],
@@ -66,6 +71,8 @@ struct Compiled {
 impl Compiled {
     const fn of<C: DriverConfig>() -> Self {
         Self {
+            #[cfg(test)]
+            names: (C::NAME, C::ALIASES),
             destination: C::DESTINATION,
             capability: C::capability,
             options: options_of::<C>,
@@ -213,6 +220,22 @@ fn options_of<'de, C: Deserialize<'de>>() -> &'static [&'static str] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_table_and_the_drivers_agree_on_names() {
+        for Driver { name, aliases, compiled, .. } in TABLE {
+            let Some(compiled) = compiled else { continue };
+            assert_eq!(compiled.names, (*name, *aliases));
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "libsql")]
+    fn options_are_known_without_a_configuration() {
+        let driver = find("turso").unwrap();
+        assert!(driver.options().contains(&"schemaSync"), "{:?}", driver.options());
+        assert!(driver.capability().unwrap().transactional_cursor);
+    }
 
     #[test]
     fn names_are_unique_and_none_is_still_planned() {

@@ -22,7 +22,7 @@
 //! | `enabled` | true | off: nothing is replicated |
 //! | `maxRetries` | 3 | tries after the first before a record is parked; outages never use them up |
 //! | `timeout` | 30 s | a write that takes longer has failed |
-//! | `batchSize` | 1,000 | changes a write at most; the destination's own limit holds too |
+//! | `batchSize` | the destination's own | changes a write at most; the destination's own limit holds too |
 //! | `retention.maxBytes` | 10 GiB | the log is not kept larger |
 //! | `retention.maxAge` | 7 d | no change is kept longer |
 //! | `retention.passed` | 1 h | what every replicator has written is kept this long |
@@ -89,8 +89,8 @@ pub struct Config {
     pub max_retries: u32,
     /// A write that takes longer has failed.
     pub timeout: Duration,
-    /// Changes a write at most; the sink's own limit holds too. Above zero.
-    pub batch_size: usize,
+    /// Changes a write at most, above zero; the sink's own limit holds too. `None` leaves it to the sink.
+    pub batch_size: Option<usize>,
     /// How much of the log is kept.
     pub retention: Retention,
     /// How long stopping waits for destinations.

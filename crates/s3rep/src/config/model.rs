@@ -22,8 +22,7 @@ pub(super) struct Model {
     pub(super) max_retries: u32,
     #[serde(default = "default_timeout", deserialize_with = "quantity::positive_duration")]
     pub(super) timeout: Duration,
-    #[serde(default = "default_batch_size")]
-    pub(super) batch_size: NonZeroUsize,
+    pub(super) batch_size: Option<NonZeroUsize>,
     #[serde(default)]
     pub(super) retention: RetentionModel,
     #[serde(default = "default_shutdown_timeout", deserialize_with = "quantity::duration")]
@@ -92,10 +91,6 @@ fn default_retries() -> u32 {
 
 fn default_timeout() -> Duration {
     Duration::from_secs(30)
-}
-
-fn default_batch_size() -> NonZeroUsize {
-    const { NonZeroUsize::new(1_000).expect("is not zero") }
 }
 
 fn default_shutdown_timeout() -> Duration {

@@ -59,7 +59,7 @@ pub(super) fn resolve(
         replicators,
         max_retries: model.max_retries,
         timeout: model.timeout,
-        batch_size: model.batch_size.get(),
+        batch_size: model.batch_size.map(Into::into),
         retention: model.retention.into(),
         shutdown_timeout: model.shutdown_timeout,
         log_level: model.log_level.or(model.verbose.and_then(|verbose| verbose.then_some(LogLevel::Debug))),

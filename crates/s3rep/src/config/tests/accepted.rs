@@ -98,7 +98,7 @@ fn the_three_syntaxes_say_the_same() {
         assert_eq!(config.source.parallelism, Some(4));
         assert_eq!(config.source.resources.as_deref(), Some(&["cars".to_owned(), "airports".to_owned()][..]));
         assert_eq!(config.state, Path::new("./.state"));
-        assert_eq!((config.max_retries, config.batch_size), (5, 250));
+        assert_eq!((config.max_retries, config.batch_size), (5, Some(250)));
         assert_eq!(
             (config.timeout, config.shutdown_timeout),
             (Duration::from_secs(5), Duration::from_secs(3))
@@ -130,7 +130,7 @@ fn defaults_are_the_documented_ones() {
     )
     .unwrap();
     assert_eq!(config.state, Path::new("./.s3rep"));
-    assert_eq!((config.max_retries, config.batch_size), (3, 1_000));
+    assert_eq!((config.max_retries, config.batch_size), (3, None));
     assert_eq!((config.timeout, config.shutdown_timeout), (Duration::from_secs(30), Duration::from_secs(10)));
     assert_eq!(config.retention, Retention::default());
     assert!(config.log_level.is_none() && config.source.interval.is_none() && config.replicators[0].enabled);

@@ -1,0 +1,134 @@
+//! `s3rep check`: tests a configuration against the real source and destinations. Writes nothing.
+
+use clap::Args;
+use s3rep::{
+    Error, Result, RouteMode,
+    config::{Config, ReplicatorConfig},
+    core::{AttributeType, Context, ResourceSchema, Source},
+    open_source, replicators,
+};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+use crate::{ConfigArgs, Failure, output};
+
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found, in the order in which it was looked at.
+struct Findings {
+    rows: Vec<Vec<Value>>,
+    failed: bool,
+}
+
+impl Findings {
+    fn good(&mut self, what: &str, detail: String) {
+        self.rows.push(vec![json!(what), json!("ok"), json!(detail)]);
+    }
+
+    fn warn(&mut self, what: &str, detail: String) {
+        self.rows.push(vec![json!(what), json!("warning"), json!(detail)]);
+    }
+
+    fn bad(&mut self, what: &str, error: &Error) {
+        self.failed = true;
+        let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+        self.rows.push(vec![json!(what), json!("FAILED"), json!(format!("{}{advice}", error.report()))]);
+    }
+}
+
+pub(crate) async fn check(args: &CheckArgs, cx: &Context) -> Result<(), Failure> {
+    let config = args.config.load()?;
+    let mut findings = Findings { rows: Vec::new(), failed: false };
+    let resources = source(cx, &config, &mut findings).await;
+    replicators(&config)?;
+    for replicator in &config.replicators {
+        destination(cx, replicator, resources.as_deref(), &mut findings).await;
+    }
+    output::table(args.json, &["what", "result", "detail"], &findings.rows);
+    if findings.failed { Err(Failure::Told) } else { Ok(()) }
+}
+
+/// The resources of the source, when it can be read.
+async fn source(cx: &Context, config: &Config, findings: &mut Findings) -> Option<Vec<Arc<ResourceSchema>>> {
+    let opened = async {
+        let source = open_source(cx, &config.source).await?;
+        Ok::<_, Error>((source.resources(cx).await?, source))
+    };
+    match opened.await {
+        Ok((resources, source)) => {
+            let names: Vec<_> = resources.iter().map(|schema| &*schema.name).collect();
+            let sees = source.capability();
+            let every =
+                if sees.sees_every_version { "every version" } else { "the latest version at each look" };
+            let before = if sees.before_images { ", with the record before" } else { "" };
+            let location = source.database().location();
+            findings.good("source", format!("{location}: {}; sees {every}{before}", names.join(", ")));
+            for repair in source.database().repairs() {
+                findings.warn("source", format!("s3db.json: {repair}"));
+            }
+            unknown_types(&resources, findings);
+            Some(resources)
+        }
+        Err(error) => {
+            findings.bad("source", &error);
+            None
+        }
+    }
+}
+
+fn unknown_types(resources: &[Arc<ResourceSchema>], findings: &mut Findings) {
+    for schema in resources {
+        for attribute in &schema.attributes {
+            if let AttributeType::Unknown(name) = &attribute.kind {
+                let (resource, attribute) = (&schema.name, &attribute.name);
+                let detail =
+                    format!("{resource}.{attribute} has the unknown type '{name}'; it is carried as text");
+                findings.warn("source", detail);
+            }
+        }
+    }
+}
+
+async fn destination(
+    cx: &Context,
+    replicator: &ReplicatorConfig,
+    resources: Option<&[Arc<ResourceSchema>]>,
+    findings: &mut Findings,
+) {
+    let what = format!("replicator {}", replicator.id);
+    if !replicator.enabled {
+        return findings.warn(&what, "disabled".to_owned());
+    }
+    match replicator.sink.check(cx).await {
+        Ok(()) => {
+            let delivery = replicator.sink.capability().delivery();
+            let default = replicator.sink.capability().default_mode();
+            let routes = replicator.mapping.all_routes().iter().map(|route| {
+                let mode = match route.mode.unwrap_or(default) {
+                    RouteMode::Upsert => "",
+                    RouteMode::Append => " (append)",
+                };
+                format!("{} -> {}{mode}", route.resource, route.table)
+            });
+            findings.good(&what, format!("{}; {delivery}", routes.collect::<Vec<_>>().join(", ")));
+        }
+        Err(error) => findings.bad(&what, &error),
+    }
+    let Some(resources) = resources else { return };
+    for route in replicator.mapping.all_routes() {
+        if resources.iter().all(|schema| schema.name != route.resource) {
+            let detail = format!(
+                "the source has no resource '{}' yet; it is replicated when it appears",
+                route.resource
+            );
+            findings.warn(&what, detail);
+        }
+    }
+}

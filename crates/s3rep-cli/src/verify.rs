@@ -1,0 +1,156 @@
+//! `s3rep verify`: compares source and destinations.
+
+use clap::Args;
+use s3rep::{
+    Error, ErrorKind, Replication, Result,
+    config::Config,
+    core::{Context, Source},
+    engine::{self, Drift, DriftKind, Replicator, RouteReport},
+    open_source, replicators,
+};
+use serde_json::json;
+
+use crate::{ConfigArgs, Failure, output, progress, run};
+
+/// Drifts mended at once: memory holds no more of them, however many there are.
+const REPAIRS: usize = 10_000;
+
+#[derive(Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Only this replicator, by id; may be repeated
+    #[arg(long = "replicator", value_name = "ID")]
+    replicators: Vec<String>,
+    /// Mend what differs. Not beside a running `s3rep run`
+    #[arg(long)]
+    repair: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn verify(args: &VerifyArgs, cx: &Context) -> Result<(), Failure> {
+    let config = args.config.load()?;
+    known(&config, &args.replicators)?;
+    if args.repair {
+        repair(args, cx, &config).await?;
+    }
+    let source = open_source(cx, &config.source).await?;
+    let mut equal = true;
+    for replicator in replicators(&config)?.iter().filter(|replicator| wanted(args, replicator.id())) {
+        equal &= compare(cx, &*source, replicator, args.json).await?;
+    }
+    if equal {
+        return Ok(());
+    }
+    if !args.repair {
+        output::note("help: changes on their way look like drift; `s3rep verify --repair` mends what stays");
+    }
+    Err(Failure::Told)
+}
+
+fn wanted(args: &VerifyArgs, id: &str) -> bool {
+    args.replicators.is_empty() || args.replicators.iter().any(|wanted| wanted == id)
+}
+
+/// Every id that a user named has to be in the configuration.
+pub(crate) fn known(config: &Config, ids: &[String]) -> Result<()> {
+    let unknown = ids.iter().find(|id| config.replicators.iter().all(|replicator| replicator.id != **id));
+    let Some(unknown) = unknown else { return Ok(()) };
+    let names: Vec<_> = config.replicators.iter().map(|replicator| replicator.id.as_str()).collect();
+    Err(Error::new(ErrorKind::ConfigInvalid, format!("there is no replicator '{unknown}'"))
+        .with_advice(format!("there are {}", names.join(", "))))
+}
+
+/// Compares one replicator and prints what differs as it is found. Returns whether all is equal.
+pub(crate) async fn compare(
+    cx: &Context,
+    source: &dyn Source,
+    replicator: &Replicator,
+    as_json: bool,
+) -> Result<bool> {
+    let bar = progress::counter(&format!("comparing {}", replicator.id()));
+    let mut print = |drift: Drift| bar.suspend(|| print_drift(&drift, as_json));
+    let reports = engine::verify(cx, source, replicator, &mut print, &mut |records| bar.inc(records)).await;
+    bar.finish_and_clear();
+    let reports = reports?;
+    for report in &reports {
+        print_report(replicator.id(), report, as_json);
+    }
+    Ok(reports.iter().all(RouteReport::is_equal))
+}
+
+fn print_drift(drift: &Drift, as_json: bool) {
+    let members = match &drift.kind {
+        DriftKind::Different(members) => members.as_slice(),
+        _ => &[],
+    };
+    if as_json {
+        let object = json!({
+            "replicator": drift.replicator, "resource": drift.resource, "table": drift.table, "id": drift.id,
+            "drift": drift.kind.as_str(), "members": members,
+        });
+        return output::line(&object.to_string());
+    }
+    let members = if members.is_empty() { String::new() } else { format!(" ({})", members.join(", ")) };
+    output::line(&format!(
+        "{} {} {}: {}{members}",
+        drift.replicator,
+        drift.table,
+        drift.id,
+        drift.kind.as_str()
+    ));
+}
+
+fn print_report(replicator: &str, report: &RouteReport, as_json: bool) {
+    if as_json {
+        let object = json!({
+            "replicator": replicator, "resource": report.resource, "table": report.table,
+            "compared": report.compared, "missing": report.missing, "extra": report.extra,
+            "different": report.different, "undecodable": report.undecodable, "equal": report.is_equal(),
+        });
+        return output::line(&object.to_string());
+    }
+    let undecodable = match report.undecodable {
+        0 => String::new(),
+        count => format!(", {count} cannot be decoded in the source"),
+    };
+    let verdict = if report.is_equal() {
+        "equal".to_owned()
+    } else {
+        format!("{} missing, {} extra, {} different", report.missing, report.extra, report.different)
+    };
+    let (resource, table) = (&report.resource, &report.table);
+    output::line(&format!(
+        "{replicator}: {resource} -> {table}: {} records, {verdict}{undecodable}",
+        report.compared
+    ));
+}
+
+/// Brings the destinations up to date, then sends what still differs once more.
+async fn repair(args: &VerifyArgs, cx: &Context, config: &Config) -> Result<(), Failure> {
+    let replication = Replication::open_some(cx, config, &|id| wanted(args, id)).await?;
+    let pipeline = replication.pipeline();
+    run::once(pipeline).await?;
+    let source = replication.source();
+    for replicator in replicators(config)?.iter().filter(|replicator| wanted(args, replicator.id())) {
+        // In rounds, so that a destination that lacks everything does not fill the memory.
+        loop {
+            let mut drifts = Vec::new();
+            let mut more = false;
+            let mut take = |drift| if drifts.len() < REPAIRS { drifts.push(drift) } else { more = true };
+            engine::verify(cx, &**source, replicator, &mut take, &mut |_| {}).await?;
+            if drifts.is_empty() {
+                break;
+            }
+            output::note(&format!("{}: mending {} records", replicator.id(), drifts.len()));
+            engine::repair(cx, &**source, &**pipeline.log(), &drifts).await?;
+            pipeline.drain().await?;
+            if !more {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
