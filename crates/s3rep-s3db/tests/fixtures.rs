@@ -14,6 +14,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 /// Files that other tests are made of.
 const NOT_THIS_FILES: [&str; 3] = ["vectors-connection-strings", "vectors-ddl", "vectors-replicators"];
 
+#[expect(clippy::print_stdout, reason = "the summary")]
 fn main() {
     let arguments = Arguments::from_args();
     let counts = Arc::new(Mutex::new(Counts::default()));

@@ -175,16 +175,14 @@ impl Codec {
             Self::Number => number_or_empty(&stored, number::parse_decimal),
             Self::Integer => number_or_empty(&stored, number::parse_base62),
             Self::Boolean => Value::Bool(matches!(&*stored, "1" | "true" | "yes" | "y")),
-            Self::Strings => list(&stored, |item| Value::String(item)),
+            Self::Strings => list(&stored, Value::String),
             Self::Numbers => list(&stored, |item| js::number(number_item(&item, number::parse_decimal))),
             Self::Integers => list(&stored, |item| js::number(number_item(&item, number::parse_base62))),
             Self::Batch => match number::parse_batch(&stored, BATCH_PRECISION) {
                 Some(items) => Value::Array(items.into_iter().map(js::number).collect()),
                 None => Self::Numbers.decode(stored),
             },
-            Self::Array => {
-                serde_json::from_str(&stored).map_or_else(|_| list(&stored, |item| Value::String(item)), tidy)
-            }
+            Self::Array => serde_json::from_str(&stored).map_or_else(|_| list(&stored, Value::String), tidy),
             Self::Json => {
                 serde_json::from_str(&stored).map_or_else(|_| Value::String(stored.into_owned()), tidy)
             }

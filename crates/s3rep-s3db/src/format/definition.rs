@@ -195,7 +195,8 @@ impl ResourceConfig {
             set("cache", false.into());
         }
         // s3db.js counts its own handlers that keep the references of partitions
-        let hooked = !partitions.is_empty() && !(first && self.versioning_enabled && partitions.len() == 1);
+        let only_versions = first && self.versioning_enabled && partitions.len() == 1;
+        let hooked = !(partitions.is_empty() || only_versions);
         let handlers = json!({"count": 1, "handlers": [{"name": null, "length": 1, "type": "function"}]});
         set(
             "hooks",

@@ -15,12 +15,11 @@ pub(super) fn parse(bytes: &[u8], repairs: &mut Vec<Repair>) -> Option<Map<Strin
     if let Ok(members) = serde_json::from_str(text) {
         return Some(members);
     }
-    let attempts: [(fn(&str) -> String, &str); 3] = [
-        (without_trailing_commas, "removed trailing commas"),
+    for (attempt, message) in [
+        (without_trailing_commas as fn(&str) -> String, "removed trailing commas"),
         (with_quoted_keys, "quoted bare names"),
         (with_closed_brackets, "appended missing brackets"),
-    ];
-    for (attempt, message) in attempts {
+    ] {
         if let Ok(members) = serde_json::from_str(&attempt(text)) {
             note(repairs, format!("s3db.json was not valid JSON: {message}"));
             return Some(members);

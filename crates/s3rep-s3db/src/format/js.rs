@@ -29,7 +29,6 @@ pub(super) fn number_text(n: f64) -> String {
 pub(super) fn number(n: f64) -> Value {
     if n.fract() == 0.0 && n.abs() <= SAFE {
         // exact: an integer within 2^53
-        #[expect(clippy::cast_possible_truncation)]
         return Value::from(n as i64);
     }
     Number::from_f64(n).map_or(Value::Null, Value::Number)
@@ -38,7 +37,6 @@ pub(super) fn number(n: f64) -> Value {
 /// The double that a JSON number is in JavaScript, when that keeps every digit.
 pub(super) fn exact(n: &Number) -> Option<f64> {
     let double = n.as_f64()?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "compared right after")]
     let same = if let Some(i) = n.as_i64() {
         double as i128 == i128::from(i)
     } else if let Some(u) = n.as_u64() {

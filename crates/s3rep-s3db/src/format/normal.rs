@@ -182,7 +182,6 @@ impl Rule {
 
     /// Checks `min`, `max` and `length` against a number of things.
     fn count(&self, count: usize, things: &str) -> Result<(), Problem> {
-        #[expect(clippy::cast_precision_loss)]
         let count = count as f64;
         if self.limit("min").is_some_and(|min| count < min) {
             return Err(format!("has too few {things}"));

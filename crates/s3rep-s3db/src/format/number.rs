@@ -28,7 +28,6 @@ pub fn base62(n: f64) -> String {
     let mut digits = Vec::new();
     while n > 0.0 {
         // in range: the remainder of a division by 62
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         digits.push(DIGITS[((n % 62.0) as usize).min(61)]);
         n = (n / 62.0).floor();
     }
@@ -46,7 +45,6 @@ pub fn parse_base62(text: &str) -> f64 {
 pub(super) fn padded62(mut n: u64, width: usize) -> String {
     let mut digits = Vec::new();
     while n > 0 || digits.len() < width.max(1) {
-        #[expect(clippy::cast_possible_truncation, reason = "below 62")]
         digits.push(DIGITS[(n % 62) as usize]);
         n /= 62;
     }
@@ -56,7 +54,6 @@ pub(super) fn padded62(mut n: u64, width: usize) -> String {
 /// Reads base 62 without a sign into an integer that fits.
 pub(super) fn parse_unsigned62(text: &str) -> Option<u64> {
     text.bytes().try_fold(0_u64, |sum, byte| {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 62")]
         let digit = digit(byte)? as u64;
         sum.checked_mul(62)?.checked_add(digit)
     })
@@ -102,7 +99,10 @@ pub fn parse_decimal(text: &str) -> f64 {
     if !fraction {
         return f64::NAN;
     }
-    sign * format!("{}.{rest}", js::number_text(whole)).parse().unwrap_or(f64::NAN)
+    let mut text = js::number_text(whole);
+    text.push('.');
+    text.push_str(rest);
+    sign * text.parse().unwrap_or(f64::NAN)
 }
 
 /// The decimal form that reads back as exactly this number, where [`decimal`] does not: `1e-7` is written out
@@ -195,7 +195,6 @@ pub fn parse_batch(text: &str, precision: u32) -> Option<Vec<f64>> {
 pub fn key36(mut index: u64) -> String {
     let mut digits = Vec::new();
     loop {
-        #[expect(clippy::cast_possible_truncation, reason = "below 36")]
         digits.push(DIGITS[(index % 36) as usize]);
         index /= 36;
         if index == 0 {
@@ -242,7 +241,6 @@ mod tests {
 
         #[test]
         fn integers_read_back(n in -(1_i64 << 53)..=(1_i64 << 53)) {
-            #[expect(clippy::cast_precision_loss)]
             let n = n as f64;
             prop_assert_eq!(parse_base62(&lossless_integer(n).expect("a form")), n);
         }

@@ -39,6 +39,8 @@ pub(super) enum Node {
 pub(super) struct Members {
     /// In JavaScript's order.
     pub(super) nodes: Vec<(String, Node)>,
+    /// Indices of the nodes by name.
+    sorted: Vec<usize>,
     /// The leaf of the object itself, for null and `{}`; only some objects have one.
     pub(super) own: Option<usize>,
     /// Whether absent or null is an error, where the declaration says so.
@@ -46,8 +48,16 @@ pub(super) struct Members {
 }
 
 impl Members {
+    fn new(nodes: Vec<(String, Node)>, own: Option<usize>, required: Option<bool>) -> Self {
+        let mut sorted: Vec<usize> = (0..nodes.len()).collect();
+        sorted.sort_by_key(|at| nodes.get(*at).map(|(name, _)| name.as_str()));
+        Self { nodes, sorted, own, required }
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&Node> {
-        self.nodes.iter().find(|(known, _)| known == name).map(|(_, node)| node)
+        let name_of = |at: &usize| self.nodes.get(*at).map(|(name, _)| name.as_str());
+        let at = self.sorted.binary_search_by(|at| name_of(at).cmp(&Some(name))).ok()?;
+        self.nodes.get(*self.sorted.get(at)?).map(|(_, node)| node)
     }
 }
 
@@ -96,6 +106,7 @@ impl Plan {
             next_index: registry.next_index,
         };
         let mut plugins = Map::new();
+        let mut nodes = Vec::new();
         for (name, definition) in
             js::members(attributes).into_iter().filter(|(name, _)| !name.starts_with("$$"))
         {
@@ -112,8 +123,9 @@ impl Plan {
             if let (Node::Leaf(_), Some(key)) = (&node, plugin_key) {
                 plugins.insert(name.clone(), key.into());
             }
-            plan.root.nodes.push((name.clone(), node));
+            nodes.push((name.clone(), node));
         }
+        plan.root = Members::new(nodes, None, None);
         if !plugins.is_empty() {
             plan.plugin_text = Some(js::json(&Value::Object(plugins)));
         }
@@ -171,7 +183,7 @@ impl Plan {
                     .collect();
                 let word = |word: &str| kind.split('|').any(|known| known == word);
                 let required = if word("required") { Some(true) } else { word("optional").then_some(false) };
-                Node::Object(Members { nodes, own, required })
+                Node::Object(Members::new(nodes, own, required))
             }
             _ => {
                 Node::Leaf(self.leaf(segments, key(&path), Codec::Text, Some(Rule::of_text("any|optional"))))

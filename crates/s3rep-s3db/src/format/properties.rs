@@ -141,7 +141,7 @@ proptest! {
         let id = encoded.record["id"].as_str().unwrap();
         let read = format.decode(id, &encoded.object).unwrap();
         prop_assert_eq!(&read, &encoded.record);
-        prop_assert_eq!(read.keys().last().map(String::as_str), Some("id"));
+        prop_assert_eq!(read.keys().next_back().map(String::as_str), Some("id"));
         if behavior == "truncate-data" && encoded.object.metadata.iter().any(|(key, _)| key == "_truncated") {
             return Ok(());
         }
@@ -202,6 +202,20 @@ fn deep_and_dotted_names_do_no_harm() {
     let mut record = Map::new();
     record.insert("a".into(), deep);
     assert!(format.encode_insert(&record, &mut Ones, Timestamp(0)).is_err());
+}
+
+#[test]
+fn records_are_read_as_they_were_written_when_the_behavior_has_changed() {
+    let config = |behavior: &str| json!({"name": "items", "attributes": {"a": "string", "b": "string"}, "behavior": behavior});
+    let record = json!({"a": "x".repeat(3000), "b": "small", "id": "x"});
+    for before in ["user-managed", "body-overflow", "body-only"] {
+        let object =
+            format_of(&config(before)).encode_insert(record.as_object().unwrap(), &mut Ones, Timestamp(0));
+        for after in BEHAVIORS {
+            let read = format_of(&config(after)).decode("x", &object.as_ref().unwrap().object).unwrap();
+            assert_eq!(Value::Object(read), record, "{before} and then {after}");
+        }
+    }
 }
 
 #[test]

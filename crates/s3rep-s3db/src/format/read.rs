@@ -80,7 +80,9 @@ impl ResourceFormat {
                 insert(&mut record, &segments, value);
             }
         }
-        record.shift_remove("id");
+        if record.contains_key("id") {
+            record.shift_remove("id");
+        }
         record.insert("id".into(), id.into());
         Ok(record)
     }
@@ -134,9 +136,7 @@ impl ResourceFormat {
         if let Some(value) = get("_pluginmap") {
             add(value, self.plan.plugin_text.as_deref().unwrap_or_default());
         }
-        if self.behavior == Behavior::BodyOnly
-            && let Some(value) = get("_map")
-        {
+        if let Some(value) = get("_map") {
             add(value, &self.plan.map_text);
         }
         if !self.older_maps.is_empty() {
@@ -210,24 +210,21 @@ impl ResourceFormat {
         maps: &[(String, String)],
         found: &mut Found<'a>,
     ) -> Result<()> {
-        let flag = |name: &str| object.metadata.iter().any(|(key, value)| key == name && value == "true");
-        let in_body = match self.behavior {
-            Behavior::EnforceLimits | Behavior::TruncateData => return Ok(()),
-            Behavior::BodyOnly => true,
-            Behavior::BodyOverflow => flag("_overflow"),
-            Behavior::UserManaged => false,
-        };
+        let overflow = object.metadata.iter().any(|(key, value)| key == "_overflow" && value == "true");
+        let found_some = found.slots.iter().any(Option::is_some);
+        // a record that was written under another behavior is read as it was written
+        let in_body = overflow || (self.behavior == Behavior::BodyOnly && !found_some);
+        if matches!(self.behavior, Behavior::EnforceLimits | Behavior::TruncateData)
+            && found_some
+            && !overflow
+        {
+            return Ok(());
+        }
         let broken = |what: &'static str| {
             Err(Error::new(ErrorKind::Corrupt, what).with_advice("write the record again, or delete it"))
         };
         if object.body.is_empty() {
-            let by_other_behavior =
-                self.behavior == Behavior::BodyOnly && found.slots.iter().any(Option::is_some);
-            return if in_body && !by_other_behavior {
-                broken("the stored object has lost its body")
-            } else {
-                Ok(())
-            };
+            return if in_body { broken("the stored object has lost its body") } else { Ok(()) };
         }
         let members = match serde_json::from_slice::<Value>(&object.body) {
             Ok(Value::Object(members)) => members,
@@ -237,7 +234,8 @@ impl ResourceFormat {
             _ => return broken("the stored object's body is not the JSON of a record"),
         };
         // after an update by s3db.js metadata has every field and the body repeats them under attribute names
-        let repeated = self.behavior == Behavior::UserManaged && found.slots.iter().any(Option::is_some);
+        let repeated = self.behavior == Behavior::UserManaged && found_some && !overflow;
+        let in_metadata = found.extras.len();
         for (name, value) in members {
             match self.resolve(&name, maps) {
                 Ok(_) if repeated => {}
@@ -250,6 +248,8 @@ impl ResourceFormat {
                         });
                     }
                 }
+                // metadata goes before the body
+                Err(name) if found.extras.iter().take(in_metadata).any(|(known, _)| known == name) => {}
                 Err(name) => self.take_named(name, value, repeated, found),
             }
         }
@@ -262,9 +262,6 @@ impl ResourceFormat {
             && self.timestamps
             && value.as_object().is_some_and(|members| members.keys().all(|key| key == "updatedAt"));
         if self.is_system(name) || left_over || (repeated && self.plan.root.get(name).is_some()) {
-            return;
-        }
-        if found.extras.iter().any(|(known, _)| known == name) {
             return;
         }
         let slot = match value {

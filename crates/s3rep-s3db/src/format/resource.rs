@@ -64,7 +64,13 @@ impl ResourceFormat {
         let attributes =
             entry.attributes().ok_or_else(|| corrupt("the resource's current version has no attributes"))?;
         let behavior = entry.behavior().ok_or_else(|| corrupt("the resource has an unknown behavior"))?;
-        let schema = ResourceSchema::parse(resource, entry.version(), attributes)
+        // a definition that is neither text nor an object stands for any value
+        let any = || Value::from("any|optional");
+        let declared = attributes.iter().map(|(name, definition)| {
+            let known = definition.is_string() || definition.is_object();
+            (name.clone(), if known { definition.clone() } else { any() })
+        });
+        let schema = ResourceSchema::parse(resource, entry.version(), &declared.collect())
             .map_err(|error| error.with_scope(Scope::Table).with_context("resource", resource))?;
         let map = entry.current().and_then(ResourceEntry::map);
         if let Some(map) = map {

@@ -30,10 +30,36 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (year + era * 400 + i64::from(month <= 2), month, of_year - (153 * shifted + 2) / 5 + 1)
 }
 
-fn year_text(year: i64) -> String {
-    match year {
-        0..=9999 => format!("{year:04}"),
-        _ => format!("{}{:06}", if year < 0 { '-' } else { '+' }, year.abs()),
+/// Appends a number of so many digits.
+fn digits(out: &mut String, n: i64, width: u32) {
+    for at in (0..width).rev() {
+        let digit = n / 10_i64.pow(at) % 10;
+        out.push(char::from(b'0' + u8::try_from(digit).unwrap_or(0)));
+    }
+}
+
+fn push_date(out: &mut String, days: i64) {
+    let (year, month, day) = civil(days);
+    if (0..=9999).contains(&year) {
+        digits(out, year, 4);
+    } else {
+        out.push(if year < 0 { '-' } else { '+' });
+        digits(out, year.abs(), 6);
+    }
+    out.push('-');
+    digits(out, month, 2);
+    out.push('-');
+    digits(out, day, 2);
+}
+
+fn push_clock(out: &mut String, ms: i64) {
+    for (n, width, mark) in
+        [(ms / 3_600_000, 2, ':'), (ms / 60_000 % 60, 2, ':'), (ms / 1000 % 60, 2, '.'), (ms % 1000, 3, ' ')]
+    {
+        digits(out, n, width);
+        if mark != ' ' {
+            out.push(mark);
+        }
     }
 }
 
@@ -42,8 +68,12 @@ pub(super) fn iso(ms: i64) -> Option<String> {
     if !(-RANGE..=RANGE).contains(&ms) {
         return None;
     }
-    let (year, month, day) = civil(ms.div_euclid(DAY));
-    Some(format!("{}-{month:02}-{day:02}T{}Z", year_text(year), clock(ms.rem_euclid(DAY))))
+    let mut text = String::with_capacity(27);
+    push_date(&mut text, ms.div_euclid(DAY));
+    text.push('T');
+    push_clock(&mut text, ms.rem_euclid(DAY));
+    text.push('Z');
+    Some(text)
 }
 
 /// `2024-01-02` of a number of days.
@@ -51,13 +81,16 @@ pub(super) fn date(days: i64) -> Option<String> {
     if !(-RANGE / DAY..=RANGE / DAY).contains(&days) {
         return None;
     }
-    let (year, month, day) = civil(days);
-    Some(format!("{}-{month:02}-{day:02}", year_text(year)))
+    let mut text = String::with_capacity(13);
+    push_date(&mut text, days);
+    Some(text)
 }
 
 /// `03:04:05.678` of the milliseconds of a day.
 pub(super) fn clock(ms: i64) -> String {
-    format!("{:02}:{:02}:{:02}.{:03}", ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000)
+    let mut text = String::with_capacity(12);
+    push_clock(&mut text, ms);
+    text
 }
 
 /// Milliseconds of an ISO date or date and time, or of a number of milliseconds. A time without an offset is
@@ -67,7 +100,6 @@ pub(super) fn instant(value: &Value) -> Option<i64> {
         Value::String(text) => parse(js::trim(text))?,
         Value::Number(n) => {
             let ms = n.as_f64()?.trunc();
-            #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "within 2^53")]
             if ms.abs() <= RANGE as f64 { ms as i64 } else { return None }
         }
         _ => return None,
@@ -215,7 +247,6 @@ pub(super) fn duration(value: &Value) -> Option<i64> {
         }
         _ => return None,
     };
-    #[expect(clippy::cast_possible_truncation, reason = "checked against 2^53")]
     (ms.is_finite() && (0.0..=js::SAFE).contains(&ms)).then(|| ms.round() as i64)
 }
 

@@ -1,5 +1,7 @@
 //! Writing records.
 
+use std::borrow::Cow;
+
 use s3rep_core::{Error, ErrorKind, Record, Result, Scope, Timestamp};
 use serde_json::{Map, Value};
 
@@ -247,6 +249,11 @@ fn at_path<'a>(record: &'a Record, segments: &[String]) -> Option<&'a Value> {
     rest.iter().try_fold(record.get(first)?, |value, name| value.get(name))
 }
 
+/// A member's path.
+fn joined<'a>(parent: &str, name: &'a str) -> Cow<'a, str> {
+    if parent.is_empty() { Cow::Borrowed(name) } else { Cow::Owned(format!("{parent}.{name}")) }
+}
+
 /// Whether the changes say something about a top-level member.
 fn touched(changes: &Record, name: &str) -> bool {
     changes.keys().any(|changed| changed.split('.').next() == Some(name))
@@ -295,7 +302,7 @@ impl<'a> Writing<'a> {
         let mut normal = Record::with_capacity(values.len());
         let top = parent.is_empty();
         for (name, value) in values {
-            let path = if top { name.clone() } else { format!("{parent}.{name}") };
+            let path = joined(parent, &name);
             if RESERVED.contains(&name.as_str()) || !js::holds(&value, 0) {
                 self.problem(&path, "has a name or holds a number or nesting that JavaScript does not carry");
                 continue;
@@ -319,7 +326,7 @@ impl<'a> Writing<'a> {
             if !missing || (top && name == "id") {
                 continue;
             }
-            let path = if top { name.clone() } else { format!("{parent}.{name}") };
+            let path = joined(parent, name);
             match node {
                 Node::Leaf(at) => {
                     let format = self.format;
@@ -368,7 +375,7 @@ impl<'a> Writing<'a> {
     /// Adds the fields of an object's members.
     fn flatten(&mut self, values: &Map<String, Value>, members: &Members, parent: &str) {
         for (name, value) in js::members(values) {
-            let path = if parent.is_empty() { name.clone() } else { format!("{parent}.{name}") };
+            let path = joined(parent, name);
             if parent.is_empty() && name == "id" {
                 continue;
             }
@@ -393,7 +400,7 @@ impl<'a> Writing<'a> {
                     self.flatten(values, &Members::default(), &path);
                 }
                 (None, value) => match Codec::Text.encode(value) {
-                    Ok(stored) => self.fields.push((path, stored)),
+                    Ok(stored) => self.fields.push((path.into_owned(), stored)),
                     Err(problem) => self.problem(&path, problem),
                 },
             }
