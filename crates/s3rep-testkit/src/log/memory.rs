@@ -280,13 +280,14 @@ impl ChangeLog for MemoryLog {
         needs_resync: Option<&str>,
     ) -> Result<()> {
         let mut inner = self.lock();
-        if to > inner.last {
+        let last = inner.last;
+        let known = inner.owned(replicator, fence)?;
+        if to > last {
             return Err(Error::new(
                 ErrorKind::InvalidValue,
                 "a cursor cannot stand beyond the end of the log",
             ));
         }
-        let known = inner.owned(replicator, fence)?;
         known.cursors.fill(to);
         known.needs_resync = needs_resync.map(ToOwned::to_owned);
         Ok(())
