@@ -1,4 +1,4 @@
-//! Measures a file database: `cargo run --release -p s3rep-s3db --example measure [records]`.
+//! Measures a file database: `cargo run --release -p s3rep-s3db --example measure-s3db [records]`.
 //!
 //! Makes a database of 100,000 records in a temporary directory and prints how fast it is written, read and
 //! followed when nothing changes.
@@ -21,7 +21,10 @@ const WRITERS: usize = 8;
 
 /// State in memory, and a capture that writes it.
 #[derive(Clone, Debug, Default)]
-struct State(Arc<Mutex<BTreeMap<(String, String), Vec<u8>>>>);
+struct State(Arc<Mutex<Entries>>);
+
+/// Values by space and key.
+type Entries = BTreeMap<(String, String), Vec<u8>>;
 
 #[async_trait]
 impl SourceState for State {

@@ -1,4 +1,5 @@
 //! `s3db.json` and the operations of resources, on files and in memory.
+#![allow(clippy::unwrap_used, reason = "a failure is a failure of the test")]
 
 mod common;
 

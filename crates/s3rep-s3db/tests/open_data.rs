@@ -1,4 +1,5 @@
 //! The real database: every record equals what s3db.js reads back, and what is written is what s3db.js wrote.
+#![allow(clippy::unwrap_used, reason = "a failure is a failure of the test")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Both stores keep the same promises; the file store those about its files too.
+#![allow(clippy::unwrap_used, reason = "a failure is a failure of the test")]
 
 mod common;
 

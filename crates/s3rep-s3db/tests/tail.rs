@@ -1,4 +1,5 @@
 //! The tail source: what it captures, and what it does not take for a change.
+#![allow(clippy::unwrap_used, reason = "a failure is a failure of the test")]
 
 mod common;
 

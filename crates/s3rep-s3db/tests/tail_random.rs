@@ -1,5 +1,7 @@
 //! Random histories: whatever is written and whenever a pass is made or cut off, the changes add up to the
 //! database. `S3REP_SEED` repeats one.
+#![allow(clippy::unwrap_used, reason = "a failure is a failure of the test")]
+#![allow(clippy::print_stdout, reason = "the seed is printed")]
 
 mod common;
 

@@ -111,7 +111,8 @@ impl FileListing {
         };
         let leads_to = |text: &str| text.strip_prefix(directory).is_some_and(|rest| rest.starts_with(name));
         let is_directory = name.ends_with('/');
-        if !begins(&self.prefix) && !(is_directory && leads_to(&self.prefix)) {
+        let in_prefix = begins(&self.prefix) || (is_directory && leads_to(&self.prefix));
+        if !in_prefix {
             return false;
         }
         match &self.after {

@@ -80,7 +80,7 @@ pub trait ObjectStore: Send + Sync + Debug + 'static {
 /// of a directory), so that a page costs what a page holds.
 #[async_trait]
 pub trait Listing: Send + Debug {
-    /// The next objects in the order of their keys' bytes, about `max` of them; empty at the end.
+    /// The next objects in the order of their keys' bytes, at most `max`; empty at the end.
     ///
     /// An object that is created or deleted while the listing goes on may be in it or not.
     ///

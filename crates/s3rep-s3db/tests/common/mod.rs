@@ -1,5 +1,7 @@
 //! What the tests of this crate share.
 #![allow(dead_code, reason = "each test uses some of it")]
+#![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+#![allow(unreachable_pub, reason = "a module of each test binary")]
 
 use std::{
     collections::{BTreeMap, HashSet},
