@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 use libsql::Value;
-use s3rep_core::{ColumnShape, Context, Result, SchemaPlan, SchemaSync, Table, TableShape};
+use s3rep_core::{
+    ColumnShape, Context, Error, ErrorKind, Result, SchemaPlan, SchemaSync, Scope, Table, TableShape,
+};
 use s3rep_sql::Dialect;
 
 use crate::{
@@ -11,11 +13,27 @@ use crate::{
     state::Need,
 };
 
-/// The columns of a table, `None` when there is none of that name.
+/// The columns of a table, `None` when there is none of that name. To SQLite `cars` and `Cars` are one table:
+/// two tables of a mapping would be mixed in silence.
 ///
 /// A column that may be left out of an insert counts as nullable: it has a default. Generated columns cannot
 /// be written and are passed over.
 pub(crate) fn inspect(connection: &Connection, table: &str) -> Result<Option<TableShape>> {
+    let names = format!(
+        "SELECT {} FROM sqlite_schema WHERE type IN ('table', 'view') AND name = ?1 COLLATE NOCASE",
+        text_of("name")
+    );
+    let names = connection.query(&names, vec![Value::from(table)], |row| row.text(0))?;
+    if let Some(other) = names.iter().find(|name| *name != table) {
+        return Err(Error::new(
+            ErrorKind::SchemaMismatch,
+            "the database has a table whose name differs only by case, and takes them for one",
+        )
+        .with_scope(Scope::Table)
+        .with_context("table", table)
+        .with_context("there is", other)
+        .with_advice("spell it as it is in the database, or name another table in the mapping"));
+    }
     let sql = format!(
         "SELECT {}, {}, \"notnull\" = 0 OR dflt_value IS NOT NULL, pk FROM pragma_table_xinfo(?1) WHERE hidden = 0",
         text_of("name"),

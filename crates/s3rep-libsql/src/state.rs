@@ -247,10 +247,10 @@ struct Identity(u64, u64);
 
 impl Identity {
     fn of(path: &Path) -> Result<Option<Self>> {
-        use std::os::unix::fs::MetadataExt;
+        use std::{io::ErrorKind as K, os::unix::fs::MetadataExt};
         match std::fs::metadata(path) {
             Ok(metadata) => Ok(Some(Self(metadata.dev(), metadata.ino()))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if matches!(error.kind(), K::NotFound | K::NotADirectory) => Ok(None),
             Err(error) => Err(from_io(&error, path)),
         }
     }
