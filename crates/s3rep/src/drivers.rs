@@ -1,6 +1,6 @@
 //! The table of drivers: what `driver:` in a configuration may name.
 //!
-//! A new driver is one line in [`TABLE`], with the feature that compiles it.
+//! A new driver is one line in `TABLE`, with the feature that compiles it.
 
 use std::{fmt::Write, sync::Arc};
 
@@ -27,6 +27,8 @@ macro_rules! table {
 // Names stand here a second time (the driver has them too) because they are needed where it is not compiled in.
 static TABLE: &[Driver] = table! {
     "libsql": "libsql" | "sqlite" | "turso" => s3rep_libsql::LibsqlConfig;
+    "files": "jsonl" => s3rep_files::JsonlConfig;
+    "files": "csv" => s3rep_files::CsvConfig;
 };
 
 /// Drivers of s3db.js that this version does not have, so that a configuration that moves over is told so.

@@ -200,3 +200,17 @@ fn files_are_read_by_their_ending() {
         assert!(error.contains(marks), "{name}: {error}");
     }
 }
+
+#[test]
+#[cfg(all(feature = "libsql", feature = "files"))]
+fn the_real_drivers_take_the_template() {
+    let config = Config::parse(crate::config::TEMPLATE, Syntax::Yaml, "s3rep.yaml", &env);
+    let config = config.unwrap_or_else(|error| panic!("{error}"));
+    assert!(config.replicators[0].sink.capability().upsert);
+    let wrong = crate::config::TEMPLATE.replace("path: ./lines", "pth: ./lines, maxRecrods: 7");
+    let told = Config::parse(&wrong, Syntax::Yaml, "s3rep.yaml", &env).unwrap_err().to_string();
+    assert!(
+        told.contains("unknown key 'maxRecrods' in 'config'\n  help: did you mean 'maxRecords'?"),
+        "{told}"
+    );
+}
