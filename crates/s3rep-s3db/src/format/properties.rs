@@ -298,22 +298,20 @@ fn speed_of_reading_and_writing() {
         "sold": true, "at": "2024-01-02T03:04:05.678Z", "note": "señor"});
     let record = record.as_object().unwrap();
     let encoded = format.encode_insert(record, &mut Ones, Timestamp(0)).unwrap();
-    const ROUNDS: u32 = 50_000;
-    let start = Instant::now();
-    for _ in 0..ROUNDS {
+    // the best of several rounds: others use the machine too
+    let best = |work: &mut dyn FnMut()| {
+        let rounds = (0..20).map(|_| {
+            let start = Instant::now();
+            (0..5_000).for_each(|_| work());
+            start.elapsed().as_secs_f64() * 1e6 / 5_000.0
+        });
+        rounds.fold(f64::INFINITY, f64::min)
+    };
+    let decode = best(&mut || {
         std::hint::black_box(format.decode("car-1", &encoded.object).unwrap());
-    }
-    println!(
-        "decode: {:.2} µs a record of {} members",
-        start.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS),
-        record.len() + 2
-    );
-    let start = Instant::now();
-    for _ in 0..ROUNDS {
+    });
+    let encode = best(&mut || {
         std::hint::black_box(format.encode_insert(record, &mut Ones, Timestamp(0)).unwrap());
-    }
-    println!(
-        "encode: {:.2} µs a record, read back included",
-        start.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS)
-    );
+    });
+    println!("decode {decode:.2} µs, encode {encode:.2} µs a record of {} members", encoded.record.len());
 }
