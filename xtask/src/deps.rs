@@ -16,12 +16,29 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("s3rep-testkit", &["s3rep-core", "s3rep-engine"]),
     (
         "s3rep",
-        &["s3rep-core", "s3rep-engine", "s3rep-log", "s3rep-s3db", "s3rep-sql", "s3rep-libsql", "s3rep-files"],
+        &[
+            "s3rep-core",
+            "s3rep-engine",
+            "s3rep-log",
+            "s3rep-s3db",
+            "s3rep-sql",
+            "s3rep-libsql",
+            "s3rep-files",
+        ],
     ),
     ("s3rep-cli", &["s3rep"]),
     (
         "s3rep-tests",
-        &["s3rep", "s3rep-core", "s3rep-engine", "s3rep-log", "s3rep-s3db", "s3rep-libsql", "s3rep-files", "s3rep-testkit"],
+        &[
+            "s3rep",
+            "s3rep-core",
+            "s3rep-engine",
+            "s3rep-log",
+            "s3rep-s3db",
+            "s3rep-libsql",
+            "s3rep-files",
+            "s3rep-testkit",
+        ],
     ),
     ("s3rep-examples", &["s3rep"]),
     ("xtask", &[]),
@@ -34,7 +51,8 @@ pub(crate) fn check() -> Result<(), String> {
     let metadata = metadata()?;
     let mut problems = Vec::new();
     let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let own: BTreeSet<&str> = packages.iter().filter(|package| package["source"].is_null()).filter_map(name).collect();
+    let own: BTreeSet<&str> =
+        packages.iter().filter(|package| package["source"].is_null()).filter_map(name).collect();
     for package in packages {
         let Some(name) = name(package) else { continue };
         if BANNED.contains(&name) {
@@ -61,7 +79,9 @@ fn check_package(name: &str, package: &Value, own: &BTreeSet<&str>, problems: &m
         return;
     };
     for dependency in package["dependencies"].as_array().into_iter().flatten() {
-        let Some(target) = dependency["name"].as_str().filter(|target| own.contains(target)) else { continue };
+        let Some(target) = dependency["name"].as_str().filter(|target| own.contains(target)) else {
+            continue;
+        };
         let is_dev = dependency["kind"].as_str() == Some("dev");
         let is_allowed = allowed.contains(&target) || (is_dev && target == "s3rep-testkit");
         if !is_allowed {

@@ -15,7 +15,8 @@ cargo xtask TASK
   lint              formatting, clippy with warnings as errors, docs, dependency directions
   ci                lint, then test
   deps              which crate may depend on which
-  bench             every measured figure, next to its limit
+  bench [NAME …]    every measured figure, next to its limit: read, pass, log, engine, sqlite, memory,
+                    demo, build
   chaos [--kills N] kill -9 while replicating, N times (default 200)";
 
 fn main() -> ExitCode {
@@ -26,7 +27,10 @@ fn main() -> ExitCode {
         ["lint"] => lint(),
         ["ci"] => lint().and_then(|()| test()),
         ["deps"] => deps::check(),
-        ["bench"] => cargo(&["bench", "--package", "s3rep-tests", "--bench", "figures"], &[]),
+        ["bench", ref names @ ..] => {
+            let bench = ["bench", "--package", "s3rep-tests", "--bench", "figures", "--"];
+            cargo(&[&bench[..], names].concat(), &[])
+        }
         ["chaos"] => chaos("200"),
         ["chaos", "--kills", kills] if kills.parse::<u32>().is_ok() => chaos(kills),
         _ => {

@@ -1,5 +1,7 @@
 //! The whole way of a change, over the memory source, log and sink. Time is virtual.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{sync::Arc, time::Duration};
 
 use s3rep_core::{

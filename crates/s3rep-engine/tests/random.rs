@@ -1,5 +1,7 @@
 //! Random histories against random faults and restarts. A failure prints its seed; `S3REP_SEED` runs it again.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use s3rep_core::{Capability, ChangeLog, Context, Error, ErrorKind, Mapping, Random, Record, Seq};

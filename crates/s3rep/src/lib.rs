@@ -19,7 +19,9 @@
 
 pub mod config;
 pub mod drivers;
+mod replication;
 
+pub use replication::{Replication, open_source, replicators};
 pub use s3rep_core as core;
 pub use s3rep_engine as engine;
 pub use s3rep_log as log;

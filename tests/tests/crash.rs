@@ -1,0 +1,175 @@
+//! `kill -9` of the real program, at random times and at named places, while another process writes.
+//!
+//! `S3REP_KILLS` sets the number of kills of each kind, `S3REP_SEED` the seed, which is printed.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    collections::BTreeSet,
+    env,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use s3rep::{
+    core::Seq,
+    log::EmbeddedLog,
+    s3db::{Database, DatabaseOptions, ResourceConfig},
+};
+use s3rep_tests::{Place, destinations, records};
+use serde_json::json;
+
+const CONFIG: &str = "
+source: { url: 'file://./database', interval: 20ms }
+state: ./state
+replicators:
+  - driver: sqlite
+    resources: { items: [items, { resource: items_log, mode: append }] }
+    config: { url: 'file:./out.db', schemaSync: { enabled: true } }
+  - driver: jsonl
+    resources: [items]
+    config: { path: ./lines, maxRecords: 50 }
+";
+
+/// Every place in the program where a test may break it.
+const PLACES: &[&str] = &[
+    "engine.capture",
+    "engine.captured",
+    "engine.apply",
+    "engine.applied",
+    "engine.commit",
+    "engine.committed",
+    "log.append",
+    "log.appended",
+    "log.commit",
+    "log.committed",
+];
+
+fn seed() -> u64 {
+    let seed = env::var("S3REP_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand::random);
+    println!("S3REP_SEED={seed}");
+    seed
+}
+
+fn kills() -> usize {
+    env::var("S3REP_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+}
+
+async fn place() -> Place {
+    let place = Place::new();
+    place.write("s3rep.yaml", CONFIG);
+    let options = DatabaseOptions { create: true, ..DatabaseOptions::default() };
+    std::fs::create_dir(place.path("database")).unwrap();
+    let database = Database::connect_with(&url(&place), options).await.unwrap();
+    let config: ResourceConfig = serde_json::from_value(json!({
+        "name": "items", "attributes": {"name": "string", "n": "number"},
+    }))
+    .unwrap();
+    database.create_resource(&config).await.unwrap();
+    place
+}
+
+fn url(place: &Place) -> String {
+    format!("file://{}", place.path("database").display())
+}
+
+fn writer(place: &Place, seed: u64) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_writer"))
+        .args([url(place), seed.to_string()])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn stop_writer(mut writer: Child) {
+    drop(writer.stdin.take());
+    assert!(writer.wait().unwrap().success());
+}
+
+/// After the last kill: one run to the end, then everything has to be everywhere, once.
+async fn check(place: &Place) {
+    place.run(&["run", "--once"]).expect(0);
+    place.run(&["verify"]).expect(0);
+    let out = place.path("out.db");
+
+    let expected = records(&place.path("database"), "items").await;
+    let rows = destinations::by_key(&out, "select id, name, cast(n as integer) from items").await;
+    assert_eq!(rows.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (id, record) in &expected {
+        let wanted = vec![record["name"].as_str().map(str::to_owned), Some(record["n"].to_string())];
+        assert_eq!(rows[id], wanted, "{id}");
+    }
+
+    let logged = logged(place).await;
+    let appended: Vec<_> = destinations::query(&out, "select _change_id from items_log order by rowid").await;
+    let appended: Vec<String> = appended.into_iter().map(|mut row| row.remove(0).unwrap()).collect();
+    assert_once("items_log", &appended, &logged);
+    let lines = destinations::lines(&place.path("lines/items"));
+    let written: Vec<_> = lines.iter().map(|line| line["_change_id"].as_str().unwrap().to_owned()).collect();
+    assert_once("lines", &written, &logged);
+    println!("{} changes captured, each once in the append table and in the lines", logged.len());
+}
+
+/// The ids of all captured changes, in order. The log keeps what was passed for an hour.
+async fn logged(place: &Place) -> Vec<String> {
+    let log = EmbeddedLog::open_readonly(&place.path("state")).unwrap();
+    let mut ids = Vec::new();
+    let mut after = Seq(0);
+    loop {
+        let page = log.read(after, 1_000, usize::MAX).await.unwrap();
+        if page.entries.is_empty() {
+            return ids;
+        }
+        after = page.next;
+        ids.extend(page.entries.iter().map(|entry| entry.change.change_id.to_string()));
+    }
+}
+
+fn assert_once(what: &str, found: &[String], logged: &[String]) {
+    let (distinct, wanted): (BTreeSet<_>, BTreeSet<_>) = (found.iter().collect(), logged.iter().collect());
+    assert_eq!(found.len(), distinct.len(), "{what} holds a change twice");
+    assert_eq!(distinct, wanted, "{what} does not hold exactly the captured changes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_at_random_times() {
+    let seed = seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let place = place().await;
+    let writer = writer(&place, seed);
+    let kills = kills();
+    for _ in 0..kills {
+        let mut run = place.start(&["run"]);
+        tokio::time::sleep(Duration::from_millis(random.random_range(20..500))).await;
+        assert!(run.try_wait().unwrap().is_none(), "it ended by itself:\n{}", place.log());
+        run.kill().unwrap();
+        run.wait().unwrap();
+    }
+    stop_writer(writer);
+    check(&place).await;
+    println!("{kills} kills at random times");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_at_named_places() {
+    let seed = seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let place = place().await;
+    let writer = writer(&place, seed);
+    let kills = kills();
+    for i in 0..kills {
+        let failpoint = format!("{}={}", PLACES[i % PLACES.len()], random.random_range(1..6));
+        let mut run = place.start_with(&["run"], &[("S3REP_FAILPOINTS", &failpoint)]);
+        let status = loop {
+            // The writer keeps changes coming, so every place is reached.
+            if let Some(status) = run.try_wait().unwrap() {
+                break status;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        assert_eq!(status.code(), None, "{failpoint} ended in another way:\n{}", place.log());
+    }
+    stop_writer(writer);
+    check(&place).await;
+    println!("{kills} kills at named places");
+}
