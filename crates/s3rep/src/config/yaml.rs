@@ -27,12 +27,17 @@ pub(super) fn parse(text: &str, problems: &mut Problems) -> Option<Node> {
     for next in Parser::new_from_str_with_options(text, options) {
         let step = match next {
             Ok((event, span)) => builder.event(event, place_of(&span.start)),
-            Err(error) => Err(Fatal {
-                place: place_of(error.marker()),
-                message: format!("not YAML: {}", error.kind()),
-                help: "correct the syntax here or just before; a text with special characters needs quotes"
-                    .to_owned(),
-            }),
+            Err(error) => {
+                let place = place_of(error.marker());
+                let has_variable = text.lines().nth(place.line - 1).is_some_and(|line| line.contains("${"));
+                let help = if has_variable {
+                    "inside { } and [ ] YAML wants ${NAME} in quotes: \"${NAME}\""
+                } else {
+                    "correct the syntax here or just before; a text with special characters needs quotes"
+                };
+                let message = format!("not YAML: {}", error.kind());
+                Err(Fatal { place, message, help: help.to_owned() })
+            }
         };
         if let Err(Fatal { place, message, help }) = step {
             builder.problems.at(place, message, help);

@@ -142,6 +142,11 @@ fn syntax_errors_have_a_place() {
         let told = problems(text, syntax);
         assert!(told.starts_with(expected), "{text:?}: {told}");
     }
+    // Right in a block, wrong in braces: what everybody stumbles over once.
+    yaml("source:\n  url: file:///d\n  passphrase: ${PASSPHRASE}\nreplicators:\n- { driver: sqlite, resources: [a], config: { url: 'file:x' } }")
+        .unwrap();
+    let told = problems("source: { passphrase: ${PASSPHRASE} }\n", Syntax::Yaml);
+    assert!(told.ends_with("help: inside { } and [ ] YAML wants ${NAME} in quotes: \"${NAME}\""), "{told}");
     // TOML's parser finds several at once.
     assert_eq!(problems("a = \nb = ]\nc = 1 2\n", Syntax::Toml).matches("not TOML").count(), 3);
 }
