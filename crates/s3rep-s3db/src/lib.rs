@@ -39,12 +39,12 @@ mod tail;
 mod url;
 
 pub use database::{Database, DatabaseOptions};
+#[doc(hidden)]
+pub use format::primitives;
 pub use format::{
     Behavior, Document, Encoded, Entropy, Partition, Repair, ResourceConfig, ResourceEntry, ResourceFormat,
     StoredObject, check_id, id_of_key, new_id, partition_prefix, record_key, record_prefix,
 };
-#[doc(hidden)]
-pub use format::primitives;
 pub use resource::{Records, Resource};
 pub use store::{FileOptions, FileStore, Listing, MemoryStore, ObjectMeta, ObjectStore, PutCondition};
 pub use tail::{TailOptions, TailSource};
