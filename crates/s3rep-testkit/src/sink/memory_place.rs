@@ -10,7 +10,7 @@ use s3rep_core::{Operation, Progress, Record, RowChange, StoredCursors};
 
 use crate::oracle::StoredChange;
 
-/// The destination of [`MemorySink`]s. Cheap to clone; clones are the same place.
+/// The destination of [`MemorySink`](super::MemorySink)s. Cheap to clone; clones are the same place.
 #[derive(Clone, Default)]
 pub struct MemoryPlace(Arc<Mutex<State>>);
 
