@@ -2,7 +2,7 @@
 //!
 //! Change ids are random, and a unique index on random keys would write a page of its own for nearly every
 //! change: it costs more than the log itself. So the ids of the newest entries are kept in a map, and a full
-//! map is written as one sorted run, cut into buckets by the first byte: 256 rows for many thousands of ids.
+//! map is written as one sorted run, cut into 256 buckets by a hash: 256 rows for many thousands of ids.
 //! Runs are gathered in generations; each has a Bloom filter in memory, two bytes an id, so that a new id is
 //! looked up on the disk about once in a thousand times. What is found names an offset, and the entry there has
 //! the last word: an index that is too large, or still knows trimmed entries, does no harm.
@@ -134,9 +134,9 @@ impl Ids {
     pub(crate) fn flush(&self, db: &mut Db) -> Result<()> {
         let first = self.recent.values().min().copied().unwrap_or_default();
         let mut items: Vec<_> = self.recent.iter().map(|(id, seq)| (*id, *seq)).collect();
-        items.sort_unstable_by_key(|(id, _)| *id);
+        items.sort_unstable_by_key(|(id, _)| (bucket_of(*id), *id));
         let (number_, run) = self.target();
-        for bucket in items.chunk_by(|(a, _), (b, _)| a.0[0] == b.0[0]) {
+        for bucket in items.chunk_by(|(a, _), (b, _)| bucket_of(*a) == bucket_of(*b)) {
             let mut blob = vec![0; 4];
             blob.extend(first.0.to_le_bytes());
             for (id, seq) in bucket {
@@ -145,7 +145,7 @@ impl Ids {
             }
             let sum = crc32fast::hash(&blob[4..]);
             blob[..4].copy_from_slice(&sum.to_le_bytes());
-            let place = u64::from(bucket[0].0.0[0]);
+            let place = bucket_of(bucket[0].0);
             let values = vec![number(number_), number(place), number(run), Value::Blob(blob)];
             db.run("REPLACE INTO change_ids VALUES (?, ?, ?, ?)", values)?;
         }
@@ -213,7 +213,7 @@ impl Generation {
     fn find(&self, db: &mut Db, id: ChangeId, trimmed: Seq) -> Result<Option<Seq>> {
         let sql = "SELECT CAST(ids AS BLOB) FROM change_ids WHERE generation = ? AND bucket = ?";
         let mut found = None;
-        db.rows(sql, vec![number(self.number), number(u64::from(id.0[0]))], |row| {
+        db.rows(sql, vec![number(self.number), number(bucket_of(id))], |row| {
             let blob = row.blob(0)?;
             if let Some((first, items)) = sound(&blob) {
                 let (items, _) = items.as_chunks::<ITEM>();
@@ -241,6 +241,11 @@ fn read_item(item: &[u8], first: Seq) -> (ChangeId, Seq) {
     id.copy_from_slice(&item[..16]);
     offset.copy_from_slice(&item[16..ITEM]);
     (ChangeId(id), Seq(first.0 + u64::from(u32::from_le_bytes(offset))))
+}
+
+/// The bucket of an id. Stored: never to be changed.
+fn bucket_of(id: ChangeId) -> u64 {
+    hash(id) >> 56
 }
 
 fn hash(id: ChangeId) -> u64 {
