@@ -35,8 +35,8 @@ pub struct LibsqlConfig {
 const LIMITS: Limits = Limits { records: 5_000, ..Limits::DEFAULT };
 
 impl DriverConfig for LibsqlConfig {
-    const NAME: &'static str = "libsql";
-    const ALIASES: &'static [&'static str] = &["sqlite", "turso"];
+    const NAME: &'static str = "sqlite";
+    const ALIASES: &'static [&'static str] = &["libsql", "turso"];
     const DESTINATION: &'static str = "SQLite or libSQL database file";
 
     fn build(self) -> Result<Arc<dyn Sink>> {

@@ -18,6 +18,11 @@ use crate::error::from_libsql;
 /// Waiting is the engine's business; this only bridges the moment that another connection needs to commit.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(50);
 
+/// 16 MiB: keys of appended changes are random, and an index that does not fit is read again and again.
+const CACHE: &str = "PRAGMA cache_size = -16384";
+/// 4,000 pages: pages that several batches change are copied back once.
+const CHECKPOINT: &str = "PRAGMA wal_autocheckpoint = 4000";
+
 /// How a database is opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -45,12 +50,19 @@ impl Connection {
         let inner = database.connect().map_err(fail)?;
         inner.busy_timeout(BUSY_TIMEOUT).map_err(fail)?;
         let connection = Self { inner, path: path.to_owned() };
+        let utf8 = "SELECT 1 FROM pragma_encoding WHERE encoding = 'UTF-8'";
+        if connection.query(utf8, Vec::new(), |_| Ok(()))?.is_empty() {
+            // Its text sorts, compares and casts differently.
+            return Err(utf16(path));
+        }
         if access == Access::Read {
             // Sorting for `verify` may need more room than memory.
             connection.run("PRAGMA temp_store = FILE")?;
         } else {
             connection.query("PRAGMA journal_mode = WAL", Vec::new(), |_| Ok(()))?;
             connection.run("PRAGMA synchronous = FULL")?;
+            connection.run(CACHE)?;
+            connection.query(CHECKPOINT, Vec::new(), |_| Ok(()))?;
         }
         Ok(connection)
     }
@@ -158,6 +170,14 @@ impl Row<'_> {
             .with_context("file", self.connection.path.display())
             .with_advice("look whether the table _s3rep_cursor was changed by hand")
     }
+}
+
+/// A database that holds its text in a form that is not supported.
+pub(crate) fn utf16(path: &Path) -> Error {
+    Error::new(ErrorKind::Unsupported, "the database holds its text as UTF-16")
+        .with_scope(Scope::Sink)
+        .with_context("file", path.display())
+        .with_advice("use a database with PRAGMA encoding = 'UTF-8', which is SQLite's default")
 }
 
 /// The expression that selects text so that it can be read whole.

@@ -146,15 +146,6 @@ impl State {
     fn opened(&mut self, path: &Path) -> Result<&mut Self> {
         if self.connection.is_none() && path.try_exists().map_err(|error| from_io(&error, path))? {
             let connection = Connection::open(path, Access::Read)?;
-            let encoding = connection.query(
-                "SELECT 1 FROM pragma_encoding WHERE encoding = 'UTF-8'",
-                vec![],
-                |_| Ok(()),
-            );
-            if encoding?.is_empty() {
-                return Err(unsupported("the database holds its text as UTF-16, which cannot be compared")
-                    .with_context("file", path.display()));
-            }
             self.connection = Some(connection);
         }
         Ok(self)

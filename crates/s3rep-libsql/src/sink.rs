@@ -15,7 +15,9 @@ use s3rep_core::{
 };
 
 use crate::{
-    LibsqlConfig, cursor,
+    LibsqlConfig,
+    connection::utf16,
+    cursor,
     error::{from_io, from_join},
     readback::Reader,
     state::{Need, Place, accessible, check_directory},
@@ -149,7 +151,10 @@ fn check_file(path: &Path) -> Result<()> {
     // An empty file is an empty database. At offset 18 stands the version that is needed to write it.
     match header.get(18) {
         None if header.is_empty() => Ok(()),
-        Some(1 | 2) if header.starts_with(b"SQLite format 3\0") => Ok(()),
+        Some(1 | 2) if header.starts_with(b"SQLite format 3\0") => match header.get(56..60) {
+            Some([0, 0, 0, 2 | 3]) => Err(utf16(path)),
+            _ => Ok(()),
+        },
         Some(_) if header.starts_with(b"SQLite format 3\0") => wrong(
             ErrorKind::PermissionDenied,
             "the database can only be read: it was written by a newer version of SQLite",

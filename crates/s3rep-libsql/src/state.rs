@@ -70,7 +70,7 @@ impl Place {
         let mut state = self.lock();
         state.check_identity(&self.path)?;
         if state.open.is_none() {
-            state.open = Open::open(&self.path, need)?;
+            state.open = Open::at(&self.path, need)?;
             if state.open.is_some() {
                 state.known = Identity::of(&self.path)?;
             }
@@ -149,7 +149,7 @@ impl State {
 }
 
 impl Open {
-    fn open(path: &Path, need: Need) -> Result<Option<Self>> {
+    fn at(path: &Path, need: Need) -> Result<Option<Self>> {
         let exists = path.try_exists().map_err(|error| from_io(&error, path))?;
         let access = match (exists, need) {
             (true, _) => Access::Write,

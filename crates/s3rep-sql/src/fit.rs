@@ -57,6 +57,9 @@ impl fmt::Display for Difference {
     }
 }
 
+/// Whether a column of a layout is found in a column that exists.
+type Match<'a> = dyn Fn(&Column, &ColumnShape) -> bool + 'a;
+
 /// Layout and table side by side.
 pub(crate) struct Comparison {
     pub(crate) fitted: Vec<FittedColumn>,
@@ -84,7 +87,7 @@ impl Dialect {
     pub(crate) fn compare(self, table: &Table, layout: &Layout, have: &TableShape) -> Comparison {
         let mut taken: Vec<Option<usize>> = vec![None; layout.columns.len()];
         let mut free: Vec<bool> = vec![true; have.columns.len()];
-        let passes: [&dyn Fn(&Column, &ColumnShape) -> bool; 3] = [
+        let passes: [&Match<'_>; 3] = [
             &|column, shape| column.name == shape.name,
             &|column, shape| self.same_column(&column.name, &shape.name),
             &|column, shape| {
