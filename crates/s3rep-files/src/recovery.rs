@@ -51,7 +51,10 @@ pub(crate) fn finish(place: &Path, files: &mut Files) -> Result<()> {
         }
         // Else it has its name already, or was taken away since.
     }
-    sync_directory(place)?;
+    // Complete files are the user's to take away, with their directory too.
+    if place.try_exists().at(place)? {
+        sync_directory(place)?;
+    }
     files.closing.clear();
     Ok(())
 }
