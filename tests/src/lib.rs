@@ -54,8 +54,23 @@ impl Place {
 
     /// One with the real database in `bucket/databases/open-data`.
     pub fn with_open_data() -> Self {
+        Self::with_files(|_| true)
+    }
+
+    /// The same with the 406 cars only: quicker to unpack than 18,840 files.
+    pub fn with_cars() -> Self {
+        Self::with_files(|path| !path.contains("resource=") || path.contains("resource=cars/"))
+    }
+
+    fn with_files(wanted: impl Fn(&str) -> bool) -> Self {
         let place = Self::new();
-        tar::Archive::new(flate2::read::GzDecoder::new(OPEN_DATA)).unpack(place.path("")).unwrap();
+        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(OPEN_DATA));
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            if wanted(entry.path().unwrap().to_str().unwrap()) {
+                entry.unpack_in(place.path("")).unwrap();
+            }
+        }
         place
     }
 

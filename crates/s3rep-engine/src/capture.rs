@@ -1,15 +1,20 @@
 //! The only writer of the log: passes over the source, and the snapshots that replicators asked for.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use s3rep_core::{
-    Capture, Change, ChangeLog, Context, Error, Event, PassReport, Result, SnapshotRows, Source, StateWrite,
+    Capture, Change, ChangeLog, Context, Error, ErrorKind, Event, PassReport, Result, SnapshotRows, Source,
+    StateWrite,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    observer::Observer,
+    observer::{Observer, lock, with_advice},
     schemas::Schemas,
     snapshot::{self, Left, Request},
 };
@@ -20,6 +25,8 @@ const SNAPSHOT_PAGE: usize = 1_000;
 const DEFERRED_WAIT: Duration = Duration::from_millis(100);
 /// Looks at such a record before a run that is to end gives up on it.
 const DEFERRED_LOOKS: u32 = 50;
+/// Undecodable records that are remembered as told, so that the memory stays bounded.
+const TOLD: usize = 10_000;
 
 /// Moves changes from the source into the log.
 pub(crate) struct Capturer {
@@ -29,6 +36,8 @@ pub(crate) struct Capturer {
     pub(crate) schemas: Schemas,
     pub(crate) observer: Observer,
     pub(crate) replicators: Vec<Arc<str>>,
+    /// What the last pass could not decode: told once, not in every pass.
+    pub(crate) told: Mutex<HashSet<(String, String)>>,
 }
 
 impl Capturer {
@@ -52,9 +61,12 @@ impl Capturer {
     /// Captures everything that is there now: one complete pass and every snapshot asked for.
     pub(crate) async fn once(&self) -> Result<PassReport> {
         for _ in 0..DEFERRED_LOOKS {
-            let report = self.round().await?;
-            if report.deferred == 0 {
-                return Ok(report);
+            match self.round().await {
+                Ok(report) if report.deferred == 0 => return Ok(report),
+                // A record was being written: it is whole in a moment.
+                Ok(_) => {}
+                Err(error) if error.is_temporary() && error.kind() == ErrorKind::Contention => {}
+                Err(error) => return Err(error),
             }
             self.cx.sleep(DEFERRED_WAIT).await;
         }
@@ -72,6 +84,7 @@ impl Capturer {
         self.schemas.publish(self.source.resources(&self.cx).await?);
         let mut writer = self.writer();
         let report = self.source.pass(&self.cx, &*self.log, &mut writer).await?;
+        *lock(&self.told) = writer.undecodable;
         self.observer.emit(Event::PassCompleted {
             seen: report.seen,
             captured: report.captured,
@@ -122,15 +135,18 @@ impl Capturer {
     }
 
     fn writer(&self) -> LogWriter<'_> {
-        LogWriter { cx: &self.cx, log: &*self.log, observer: &self.observer }
+        let told = lock(&self.told).clone();
+        LogWriter {
+            cx: &self.cx,
+            log: &*self.log,
+            observer: &self.observer,
+            told,
+            undecodable: HashSet::new(),
+        }
     }
 
     fn failed(&self, error: &Error) {
-        let error = match error.advice() {
-            Some(advice) => format!("{}; {advice}", error.report()),
-            None => error.report(),
-        };
-        self.observer.emit(Event::PassFailed { error });
+        self.observer.emit(Event::PassFailed { error: with_advice(error) });
     }
 }
 
@@ -139,6 +155,8 @@ struct LogWriter<'a> {
     cx: &'a Context,
     log: &'a dyn ChangeLog,
     observer: &'a Observer,
+    told: HashSet<(String, String)>,
+    undecodable: HashSet<(String, String)>,
 }
 
 #[async_trait]
@@ -150,10 +168,13 @@ impl Capture for LogWriter<'_> {
     }
 
     async fn undecodable(&mut self, resource: &str, id: &str, error: Error) {
-        let error = match error.advice() {
-            Some(advice) => format!("{}; {advice}", error.report()),
-            None => error.report(),
-        };
-        self.observer.emit(Event::Undecodable { resource: resource.into(), id: id.into(), error });
+        let record = (resource.to_owned(), id.to_owned());
+        if self.undecodable.len() < TOLD {
+            self.undecodable.insert(record.clone());
+        }
+        if !self.told.contains(&record) {
+            let error = with_advice(&error);
+            self.observer.emit(Event::Undecodable { resource: resource.into(), id: id.into(), error });
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use s3rep_core::{Event, Seq};
+use s3rep_core::{Error, Event, Seq};
 use tokio::sync::broadcast;
 
 /// Events kept for a slow subscriber before it starts to miss some.
@@ -49,6 +49,19 @@ impl Observer {
         // Nobody listening is fine.
         let _ = self.sender.send(event);
     }
+}
+
+/// An error as an operator reads it in an event: with its causes and what to do.
+pub(crate) fn with_advice(error: &Error) -> String {
+    match error.advice() {
+        Some(advice) => format!("{}; {advice}", error.report()),
+        None => error.report(),
+    }
+}
+
+/// A panic in another thread is no reason to stop: what these mutexes guard is whole at any time.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a replicator is doing.
@@ -116,7 +129,7 @@ impl LaneGauge {
     }
 
     pub(crate) fn enter(&self, state: LaneState) {
-        *self.state() = state;
+        *lock(&self.state) = state;
     }
 
     pub(crate) fn read(&self) -> LaneProgress {
@@ -125,11 +138,7 @@ impl LaneGauge {
             position: Seq(self.position.load(Ordering::Relaxed)),
             written: self.written.load(Ordering::Relaxed),
             parked: self.parked.load(Ordering::Relaxed),
-            state: self.state().clone(),
+            state: lock(&self.state).clone(),
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, LaneState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

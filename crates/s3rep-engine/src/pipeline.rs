@@ -1,6 +1,9 @@
 //! Source, log and replicators, put together and run.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use s3rep_core::{
     ChangeLog, Context, Error, ErrorKind, Event, PassReport, Result, Retention, Scope, Seq, Source,
@@ -216,6 +219,7 @@ impl Pipeline {
             schemas,
             observer: self.observer.clone(),
             replicators: self.replicators.iter().map(|replicator| replicator.id().clone()).collect(),
+            told: Mutex::default(),
         };
         let (cx, log) = (self.cx.clone(), self.log.clone());
         Ok(Run { cx, log, lanes, starting, capturer, drain_to, stopped, errors: Errors::default() })

@@ -299,17 +299,17 @@ async fn read(store: &dyn ObjectStore, cx: &Context) -> Result<Known> {
 async fn read_once(store: &dyn ObjectStore, cx: &Context) -> Result<Known> {
     // The token is taken before the text, so that it is never newer than the text.
     let meta = store.head(cx, METADATA).await?;
-    let Some(object) = store.get(cx, METADATA).await? else {
+    let Some(text) = store.get_body(cx, METADATA).await? else {
         return Err(Error::new(ErrorKind::NotFound, "no database here")
             .with_context("file", store.place(METADATA))
             .with_advice("check the URL; `s3rep db create-resource` makes a database"));
     };
-    let (document, repairs) = Document::parse(&object.body);
+    let (document, repairs) = Document::parse(&text);
     Ok(Known {
         document,
         repairs,
-        damaged: serde_json::from_slice::<IgnoredAny>(&object.body).is_err(),
-        text: object.body,
+        damaged: serde_json::from_slice::<IgnoredAny>(&text).is_err(),
+        text,
         version: meta.filter(|meta| meta.settled).map(|meta| meta.version),
         formats: Mutex::default(),
     })

@@ -26,7 +26,7 @@ macro_rules! table {
 
 // Names stand here a second time (the driver has them too) because they are needed where it is not compiled in.
 static TABLE: &[Driver] = table! {
-    "libsql": "libsql" | "sqlite" | "turso" => s3rep_libsql::LibsqlConfig;
+    "libsql": "sqlite" | "libsql" | "turso" => s3rep_libsql::LibsqlConfig;
     "files": "jsonl" => s3rep_files::JsonlConfig;
     "files": "csv" => s3rep_files::CsvConfig;
 };

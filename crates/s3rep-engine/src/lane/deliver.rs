@@ -18,7 +18,7 @@ use s3rep_core::{
 };
 
 use super::{Lane, parking::Parking, window};
-use crate::observer::LaneState;
+use crate::observer::{LaneState, lock, with_advice};
 
 /// What became of rows.
 #[derive(Debug, Default)]
@@ -110,7 +110,7 @@ impl Lane {
         parking: &std::sync::Mutex<Parking>,
         delivered: &mut Delivered,
     ) -> Vec<RowChange> {
-        let mut parking = super::lock(parking);
+        let mut parking = lock(parking);
         if parking.is_empty() {
             return changes;
         }
@@ -201,7 +201,7 @@ impl Lane {
         delivered: &mut Delivered,
     ) {
         delivered.written += changes.len();
-        let mut parking = super::lock(parking);
+        let mut parking = lock(parking);
         if table.mode == RouteMode::Upsert && !parking.is_empty() {
             for change in changes {
                 delivered.settled.extend(parking.supersede(&table.name, &change.key));
@@ -293,7 +293,7 @@ impl Lane {
         parking: &std::sync::Mutex<Parking>,
         delivered: &mut Delivered,
     ) {
-        super::lock(parking).park(&table.name, &change.key, change.seq);
+        lock(parking).park(&table.name, &change.key, change.seq);
         self.gauge.parked(1);
         self.observer.emit(Event::Parked {
             replicator: self.replicator.id().clone(),
@@ -443,13 +443,6 @@ impl Lane {
             )
             .temporary()),
         }
-    }
-}
-
-pub(super) fn with_advice(error: &Error) -> String {
-    match error.advice() {
-        Some(advice) => format!("{}; {advice}", error.report()),
-        None => error.report(),
     }
 }
 

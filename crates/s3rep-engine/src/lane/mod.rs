@@ -7,7 +7,7 @@ mod window;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -19,13 +19,13 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    deliver::{Delivered, with_advice},
+    deliver::Delivered,
     parking::Parking,
     position::{Positions, Reconciled, reconcile},
     window::{Router, Window},
 };
 use crate::{
-    observer::{LaneGauge, LaneState, Observer},
+    observer::{LaneGauge, LaneState, Observer, with_advice},
     replicator::Replicator,
     schemas::Schemas,
     snapshot,
@@ -197,10 +197,6 @@ impl Lane {
     async fn commit(&self, commit: Commit<'_>) -> Result<()> {
         self.patiently("", |lane| async move { lane.log.commit(&lane.cx, commit).await }).await
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads the log and makes windows, one ahead of the writer.

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use s3rep_core::{Context, Error, ErrorKind, Result};
 
 use super::{
@@ -82,6 +83,19 @@ impl ObjectStore for FileStore {
     async fn get(&self, cx: &Context, key: &str) -> Result<Option<StoredObject>> {
         let mut objects = self.get_many(cx, &[key.to_owned()]).await;
         objects.pop().unwrap_or(Ok(None))
+    }
+
+    async fn get_body(&self, cx: &Context, key: &str) -> Result<Option<Bytes>> {
+        match self.get(cx, key).await {
+            Ok(Some(object)) => Ok(Some(object.body)),
+            Err(error) if error.kind() != ErrorKind::Contention => Err(error),
+            _ => {
+                let (files, key) = (self.files.clone(), key.to_owned());
+                tokio::task::spawn_blocking(move || files.read_body(&key))
+                    .await
+                    .unwrap_or_else(|_| Err(stopped()))
+            }
+        }
     }
 
     async fn get_many(&self, _: &Context, keys: &[String]) -> Vec<Result<Option<StoredObject>>> {

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use s3rep_core::{Error, ErrorKind, Result, Scope, Timestamp};
 
 use super::{
@@ -99,6 +100,16 @@ impl Files {
                 Attempt::Torn(error) => Err(error),
             })
             .collect()
+    }
+
+    /// The body file as it is, whatever its sidecar says.
+    pub(super) fn read_body(&self, key: &str) -> Result<Option<Bytes>> {
+        let (body, _) = self.paths(key)?;
+        match read_file(&body) {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(error) if absent(&error) => Ok(None),
+            Err(error) => Err(io_error(&error, "read", &body)),
+        }
     }
 
     fn try_read(&self, key: &str) -> Result<Attempt> {

@@ -9,6 +9,7 @@ mod sidecar;
 use std::fmt::Debug;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 pub use file::{FileOptions, FileStore};
 pub(crate) use file::{blocking, panicked};
 pub use memory::MemoryStore;
@@ -42,6 +43,15 @@ pub trait ObjectStore: Send + Sync + Debug + 'static {
             objects.push(self.get(cx, key).await);
         }
         objects
+    }
+
+    /// The body of one object whose text tells whether it is whole, such as `s3db.json`. A file store takes it
+    /// as it lies there, also when somebody edited it by hand and left the sidecar behind.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::get`].
+    async fn get_body(&self, cx: &Context, key: &str) -> Result<Option<Bytes>> {
+        Ok(self.get(cx, key).await?.map(|object| object.body))
     }
 
     /// What a listing says about one object, `None` when there is none.

@@ -12,8 +12,8 @@ use std::{
 
 use async_trait::async_trait;
 use s3rep_core::{
-    Capture, Change, ChangeId, Context, Operation, PassReport, Record, ResourceSchema, Result, SnapshotRows,
-    Source, SourceCapability, SourceRow, SourceState,
+    Capture, Change, ChangeId, Context, Error, ErrorKind, Operation, PassReport, Record, ResourceSchema,
+    Result, SnapshotRows, Source, SourceCapability, SourceRow, SourceState,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex as AsyncMutex;
@@ -283,7 +283,19 @@ impl Source for TailSource {
                 }
                 let compared =
                     comparison.compare(meta, &found.id, remembered.as_deref(), found.record).await?;
-                let Some((record, previous)) = compared else { continue };
+                let Some((record, previous)) = compared else {
+                    if comparison.report.deferred > 0 {
+                        // Were the row left out, nothing would bring it later.
+                        return Err(Error::new(
+                            ErrorKind::Contention,
+                            "a record is being written at this moment",
+                        )
+                        .temporary()
+                        .with_context("resource", resource.name())
+                        .with_context("id", &found.id));
+                    }
+                    continue;
+                };
                 // Every snapshot reads anew: had its rows the ids of an earlier one, the log would take them
                 // for duplicates.
                 let version = version_of(&meta.version, &cx.random().to_le_bytes());

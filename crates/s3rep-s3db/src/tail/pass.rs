@@ -199,6 +199,7 @@ impl Comparison<'_, '_> {
             Failed::Undecodable(error) => error,
             Failed::Unreadable(error) if error.kind() == ErrorKind::Contention => {
                 if !self.torn.is_lasting(self.resource.name(), id, &meta.version) {
+                    self.report.deferred += 1;
                     return Ok(());
                 }
                 error
