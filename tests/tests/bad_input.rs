@@ -1,6 +1,11 @@
 //! What breaks, and what the program says then: the file or key, and what to do. The others go on, nothing is
 //! lost, nothing panics.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test may panic and prints"
+)]
 
 use std::{fs, process::Command, time::Duration};
 

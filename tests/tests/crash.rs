@@ -1,7 +1,12 @@
 //! `kill -9` of the real program, at random times and at named places, while another process writes.
 //!
 //! `S3REP_KILLS` sets the number of kills of each kind, `S3REP_SEED` the seed, which is printed.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test may panic and prints"
+)]
 
 use std::{
     collections::BTreeSet,

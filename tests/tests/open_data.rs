@@ -1,5 +1,10 @@
 //! The real database through the real program: what `s3rep db` prints and what arrives is what s3db.js reads.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test may panic and prints"
+)]
 
 use std::{collections::BTreeMap, io::Read};
 

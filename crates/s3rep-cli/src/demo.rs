@@ -38,8 +38,7 @@ pub(crate) struct DemoArgs {
 
 pub(crate) async fn demo(args: DemoArgs, cx: &Context) -> Result<(), Failure> {
     start_logging(None);
-    let temporary = tempfile::TempDir::with_prefix("s3rep-demo-")
-        .map_err(|error| cannot_write("a temporary directory", error))?;
+    let temporary = scratch().map_err(|error| cannot_write("a temporary directory", error))?;
     let dir = match &args.keep {
         Some(dir) => new_directory(dir)?,
         None => temporary.path().to_owned(),
@@ -215,6 +214,22 @@ fn configuration(dir: &Path) -> String {
          \x20   resources: [airports, weather, cars]\n\
          \x20   config: {{ path: \"{dir}/csv\" }}\n"
     )
+}
+
+/// A directory that goes away. In memory where there is plenty of room: the database is 18,840 small files, and
+/// a disk's file system may take long for so many.
+fn scratch() -> std::io::Result<tempfile::TempDir> {
+    const MEMORY: &str = "/dev/shm";
+    const ROOM: u64 = 512 << 20;
+    let room =
+        rustix::fs::statvfs(MEMORY).map_or(0, |file_system| file_system.f_bavail * file_system.f_frsize);
+    let builder = tempfile::Builder::new().prefix("s3rep-demo-").to_owned();
+    if room >= ROOM
+        && let Ok(dir) = builder.tempdir_in(MEMORY)
+    {
+        return Ok(dir);
+    }
+    builder.tempdir()
 }
 
 fn new_directory(dir: &Path) -> Result<PathBuf> {

@@ -1,6 +1,11 @@
 //! The whole way of a change, over the memory source, log and sink. Time is virtual.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test may panic and prints"
+)]
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,6 +1,11 @@
 //! Random histories against random faults and restarts. A failure prints its seed; `S3REP_SEED` runs it again.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test may panic and prints"
+)]
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
