@@ -16,7 +16,7 @@ use crate::{
     ledger::{Ledger, Move},
     names,
     recovery::{finish, recover},
-    stage::{Handles, Lines, make_directory},
+    stage::{Handles, Lines, Uncommitted, make_directory},
 };
 
 const LOCK: &str = "_s3rep.lock";
@@ -203,17 +203,18 @@ impl Directory {
         if !rejected.is_empty() {
             return Ok(Outcome { rejected });
         }
+        let mut lines_written = Uncommitted::default();
         if !ends.is_empty() {
             let log = names::short_log(&progress.log);
             let lines = Lines { table: &table.name, log: &log, header: &header, bytes: &bytes, ends: &ends };
             let files = next.tables.entry(table.name.to_string()).or_default();
             let now = cx.now();
             files.rotate(&lines, options, format, now);
-            self.handles.write(&self.path, files, &lines, options, format, now)?;
+            lines_written = self.handles.write(&self.path, files, &lines, options, format, now)?;
             cx.failpoint("files.data")?;
         }
         next.store(progress, Move::Forward);
-        self.commit(cx, next)?;
+        self.commit(cx, next, lines_written)?;
         Ok(Outcome { rejected })
     }
 
@@ -222,7 +223,7 @@ impl Directory {
         let mut next = self.ledger.clone();
         next.admit(progress)?;
         next.store(progress, Move::Anywhere);
-        self.commit(cx, next)
+        self.commit(cx, next, Uncommitted::default())
     }
 
     /// Closes the files that are old enough, or all.
@@ -234,13 +235,19 @@ impl Directory {
                 files.close_part();
             }
         }
-        if next == self.ledger { Ok(()) } else { self.commit(cx, next) }
+        if next == self.ledger { Ok(()) } else { self.commit(cx, next, Uncommitted::default()) }
     }
 
-    /// From here on the lines that were staged count.
-    fn commit(&mut self, cx: &Context, mut next: Ledger) -> Result<()> {
+    /// From here on the lines that were written count.
+    fn commit(&mut self, cx: &Context, mut next: Ledger, lines: Uncommitted) -> Result<()> {
         if next != self.ledger {
-            next.save(cx, &self.path)?;
+            if let Err(error) = next.write(&self.path) {
+                lines.undo();
+                return Err(error);
+            }
+            cx.failpoint("files.cursor")?;
+            // Should this fail, nobody knows which file counts: nothing is taken back.
+            Ledger::publish(&self.path)?;
             self.ledger = next;
         }
         cx.failpoint("files.committed")?;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use s3rep_core::{
-    Context, CursorMove, Error, ErrorKind, Partition, Progress, Result, RowChange, Scope, Seq, StoredCursors,
+    CursorMove, Error, ErrorKind, Partition, Progress, Result, RowChange, Scope, Seq, StoredCursors,
 };
 use serde::{Deserialize, Serialize};
 
@@ -105,16 +105,20 @@ impl Ledger {
         Ok(Some(ledger))
     }
 
-    /// Replaces the file, durably.
-    pub(crate) fn save(&mut self, cx: &Context, directory: &Path) -> Result<()> {
+    /// Writes the file beside the one that counts.
+    pub(crate) fn write(&mut self, directory: &Path) -> Result<()> {
         self.version = VERSION;
         let path = directory.join(TEMPORARY);
         let text = serde_json::to_vec_pretty(self).map_err(|error| {
             Error::new(ErrorKind::Unexpected, "cursors cannot be written").with_source(error)
         })?;
         let mut file = File::create(&path).at(&path)?;
-        file.write_all(&text).and_then(|()| file.sync_all()).at(&path)?;
-        cx.failpoint("files.cursor")?;
+        file.write_all(&text).and_then(|()| file.sync_all()).at(&path)
+    }
+
+    /// Makes the file that was written the one that counts.
+    pub(crate) fn publish(directory: &Path) -> Result<()> {
+        let path = directory.join(TEMPORARY);
         fs::rename(&path, directory.join(FILE)).at(&path)?;
         sync_directory(directory)
     }

@@ -133,7 +133,7 @@ impl Handles {
         options: &FilesOptions,
         format: Format,
         now: Timestamp,
-    ) -> Result<()> {
+    ) -> Result<Uncommitted> {
         let directory = directory.join(lines.table);
         make_directory(&directory)?;
         let writes = files.deal(lines, options, format, now);
@@ -142,13 +142,13 @@ impl Handles {
             writes.iter().try_for_each(|write| self.write_one(&directory, lines, write, &mut touched));
         if let Err(error) = written {
             self.0.remove(lines.table);
-            undo(touched);
+            touched.undo();
             return Err(error.with_context("table", lines.table));
         }
         if writes.iter().any(|write| write.at == 0) {
             sync_directory(&directory)?;
         }
-        Ok(())
+        Ok(touched)
     }
 
     fn write_one(
@@ -156,7 +156,7 @@ impl Handles {
         directory: &Path,
         lines: &Lines<'_>,
         write: &Write,
-        touched: &mut Vec<(PathBuf, u64)>,
+        touched: &mut Uncommitted,
     ) -> Result<()> {
         let path = directory.join(format!("{}{}", write.file, names::PART));
         let is_open = self.0.get(lines.table).is_some_and(|(file, _)| *file == write.file);
@@ -171,7 +171,7 @@ impl Handles {
         }
         let Some((_, file)) = self.0.get(lines.table) else { return Ok(()) };
         check_file(file, &path, write.at)?;
-        touched.push((path.clone(), write.at));
+        touched.0.push((path.clone(), write.at));
         let header = write.header.as_bytes();
         file.write_all_at(header, write.at)
             .and_then(|()| {
@@ -219,16 +219,22 @@ fn missing(message: &'static str, path: &Path) -> Error {
     )
 }
 
-/// Takes back what was written since the last commit. What stays behind all the same is cut off, or set
-/// aside, before the next write.
-fn undo(touched: Vec<(PathBuf, u64)>) {
-    for (path, committed) in touched {
-        let undone = match committed {
-            0 => fs::remove_file(&path),
-            _ => File::options().write(true).open(&path).and_then(|file| file.set_len(committed)),
-        };
-        if let Err(error) = undone {
-            tracing::debug!(file = %path.display(), %error, "uncommitted lines stay for now");
+/// Files with lines that do not count yet, and how long they were before.
+#[derive(Default)]
+pub(crate) struct Uncommitted(Vec<(PathBuf, u64)>);
+
+impl Uncommitted {
+    /// Takes the lines back, so that tries on a full disk do not pile up. What stays behind all the same is
+    /// cut off, or set aside, before the next write.
+    pub(crate) fn undo(self) {
+        for (path, committed) in self.0 {
+            let undone = match committed {
+                0 => fs::remove_file(&path),
+                _ => File::options().write(true).open(&path).and_then(|file| file.set_len(committed)),
+            };
+            if let Err(error) = undone {
+                tracing::debug!(file = %path.display(), %error, "uncommitted lines stay for now");
+            }
         }
     }
 }
@@ -262,4 +268,21 @@ pub(crate) fn make_directory(directory: &Path) -> Result<()> {
     }
     fs::create_dir_all(directory).at(directory)?;
     directory.parent().map_or(Ok(()), sync_directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_committed_is_taken_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let (old, new) = (directory.path().join("old.part"), directory.path().join("new.part"));
+        fs::write(&old, "one\ntw").unwrap();
+        fs::write(&new, "thr").unwrap();
+        Uncommitted(vec![(old.clone(), 4), (new.clone(), 0), (directory.path().join("never made"), 0)])
+            .undo();
+        assert_eq!(fs::read_to_string(old).unwrap(), "one\n");
+        assert!(!new.exists());
+    }
 }

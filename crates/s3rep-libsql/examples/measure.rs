@@ -148,7 +148,7 @@ async fn sink(path: &Path, mode: RouteMode, changes: &[RowChange], batch: usize)
 #[tokio::main]
 async fn main() {
     let argument = |n: usize| std::env::args().nth(n).and_then(|text| text.parse::<usize>().ok());
-    let (count, size) = (argument(1).unwrap_or(300_000), argument(2).unwrap_or(5_000));
+    let (count, size) = (argument(1).unwrap_or(300_000), argument(2).unwrap_or(10_000));
     let records: Vec<_> = (0..count).map(|i| Arc::new(record(i))).collect();
     let changes: Vec<_> = records
         .iter()

@@ -30,9 +30,10 @@ pub struct LibsqlConfig {
     pub schema_sync: SchemaSyncOptions,
 }
 
-/// 5,000 records a batch: one sync of the disk for many, while a reader of the database waits for no writer
-/// anyway. One call at a time, as SQLite has one writer.
-const LIMITS: Limits = Limits { records: 5_000, ..Limits::DEFAULT };
+/// 10,000 records a batch: a commit writes every page that it changed, and with random keys that is a page a
+/// record until the pages of the index are used up. Readers of the database wait for no writer. One call at a
+/// time, as SQLite has one writer.
+const LIMITS: Limits = Limits { records: 10_000, ..Limits::DEFAULT };
 
 impl DriverConfig for LibsqlConfig {
     const NAME: &'static str = "sqlite";

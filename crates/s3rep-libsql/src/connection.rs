@@ -20,8 +20,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// 16 MiB: keys of appended changes are random, and an index that does not fit is read again and again.
 const CACHE: &str = "PRAGMA cache_size = -16384";
-/// 4,000 pages: pages that several batches change are copied back once.
-const CHECKPOINT: &str = "PRAGMA wal_autocheckpoint = 4000";
+/// 16,000 pages, 64 MB: pages that several batches change are copied back once. With random keys every batch
+/// changes most pages of the index.
+const CHECKPOINT: &str = "PRAGMA wal_autocheckpoint = 16000";
 
 /// How a database is opened.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -125,4 +125,15 @@ mod tests {
         }
         Dialect::Sqlite.check_table_name("users").unwrap();
     }
+
+    proptest::proptest! {
+        /// Between the outer quotes every quote is doubled: nothing can end the identifier early.
+        #[test]
+        fn quoted_identifiers_hold_together(name in "[a\";\\\\ é-]{1,12}") {
+            let quoted = Dialect::Sqlite.quote(&name).unwrap();
+            let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap();
+            proptest::prop_assert!(!inner.replace("\"\"", "").contains('"'));
+            proptest::prop_assert_eq!(inner.replace("\"\"", "\""), name);
+        }
+    }
 }

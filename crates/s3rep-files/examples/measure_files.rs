@@ -1,6 +1,6 @@
 //! Lines a second into JSON Lines and CSV, and what reading a million of them back takes in time and memory.
 //!
-//! `cargo run --release -p s3rep-files --example measure [LINES]`
+//! `cargo run --release -p s3rep-files --example measure_files [LINES]`
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program to measure with")]
 
 use std::{sync::Arc, time::Instant};
