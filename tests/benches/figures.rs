@@ -25,6 +25,10 @@ use s3rep_testkit::source::MemorySource;
 use serde_json::json;
 use tempfile::TempDir;
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Records in the generated database, as the limit of one pass says.
 const RECORDS: usize = 100_000;
 /// Changes that wait while the destination is down.

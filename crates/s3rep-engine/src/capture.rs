@@ -96,7 +96,7 @@ impl Capturer {
 
     /// Works off snapshot requests, with a pass for live changes whenever the interval has gone by.
     async fn snapshots(&self) -> Result<()> {
-        for (replicator, _) in snapshot::requests(&self.cx, &*self.log).await? {
+        for replicator in snapshot::requests(&self.cx, &*self.log).await? {
             if !self.replicators.contains(&replicator) {
                 continue;
             }

@@ -1,20 +1,27 @@
 //! Snapshots that a single replicator asked for: every current record, through the same log.
 //!
 //! A request is a key in the log's state, so that it survives a restart; its progress moves in the transaction
-//! of the rows.
+//! of the rows. Beside it lies which routes a replicator had, so that a route that is added to the
+//! configuration gets the records that were there before it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use s3rep_core::{ChangeLog, Context, Error, ErrorKind, Result, StateWrite};
-use serde_json::{Map, Value, json};
+use s3rep_core::{ChangeLog, Context, Error, ErrorKind, Mapping, Result, StateWrite};
+use serde_json::{Value, json};
 
-const SPACE: &str = "snapshot";
+const REQUESTS: &str = "snapshot";
+const ROUTES: &str = "routes";
 
 /// How far the snapshot of one replicator is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Request {
+    /// The resources asked for, `None` for all.
+    only: Option<BTreeSet<String>>,
     /// For each resource begun: the last id handed over, or `None` when it is complete.
-    resources: BTreeMap<String, Option<String>>,
+    begun: BTreeMap<String, Option<String>>,
 }
 
 /// What is left to do for a resource.
@@ -28,7 +35,10 @@ pub(crate) enum Left {
 
 impl Request {
     pub(crate) fn left(&self, resource: &str) -> Left {
-        match self.resources.get(resource) {
+        if self.only.as_ref().is_some_and(|only| !only.contains(resource)) {
+            return Left::Nothing;
+        }
+        match self.begun.get(resource) {
             None => Left::After(None),
             Some(Some(id)) => Left::After(Some(id.clone())),
             Some(None) => Left::Nothing,
@@ -38,57 +48,122 @@ impl Request {
     /// The write that remembers that rows up to `last` were handed over, `None` for all.
     pub(crate) fn after(&self, replicator: &str, resource: &str, last: Option<&str>) -> StateWrite {
         let mut next = self.clone();
-        next.resources.insert(resource.to_owned(), last.map(str::to_owned));
+        next.begun.insert(resource.to_owned(), last.map(str::to_owned));
         next.write(replicator)
     }
 
-    fn write(&self, replicator: &str) -> StateWrite {
-        let value: Map<_, _> =
-            self.resources.iter().map(|(name, last)| (name.clone(), json!(last))).collect();
-        StateWrite {
-            space: SPACE.to_owned(),
-            key: replicator.to_owned(),
-            value: Some(Value::Object(value).to_string().into_bytes()),
+    /// This request and `resources`, those from their beginning.
+    fn and(mut self, resources: BTreeSet<String>) -> Self {
+        self.begun.retain(|begun, _| !resources.contains(begun));
+        if let Some(only) = &mut self.only {
+            only.extend(resources);
         }
+        self
     }
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let Value::Object(members) = serde_json::from_slice(bytes).ok()? else { return None };
-        let resources =
-            members.into_iter().map(|(name, last)| (name, last.as_str().map(str::to_owned))).collect();
-        Some(Self { resources })
+    fn write(&self, replicator: &str) -> StateWrite {
+        state(REQUESTS, replicator, &json!({"only": self.only, "begun": self.begun}))
+    }
+
+    fn parse(replicator: &str, bytes: &[u8]) -> Result<Self> {
+        let parse = || {
+            let mut value: Value = serde_json::from_slice(bytes).ok()?;
+            let only = serde_json::from_value(value["only"].take()).ok()?;
+            let begun = serde_json::from_value(value["begun"].take()).ok()?;
+            Some(Self { only, begun })
+        };
+        parse().ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, "the progress of a snapshot cannot be read")
+                .with_context("replicator", replicator)
+                .with_advice("run `s3rep sync` for this replicator")
+        })
     }
 }
 
-/// Asks for a snapshot, from its beginning.
+fn state(space: &str, key: &str, value: &Value) -> StateWrite {
+    let value = Some(value.to_string().into_bytes());
+    StateWrite { space: space.to_owned(), key: key.to_owned(), value }
+}
+
+/// Asks for a snapshot of everything, from its beginning.
 pub(crate) async fn request(cx: &Context, log: &dyn ChangeLog, replicator: &str) -> Result<()> {
     log.append(cx, &[], &[Request::default().write(replicator)]).await.map(drop)
 }
 
+/// Remembers the routes of a replicator, and asks for the records of those that it did not have before.
+/// A replicator without a memory has just begun: what it gets is everything.
+pub(crate) async fn remember_routes(
+    cx: &Context,
+    log: &dyn ChangeLog,
+    replicator: &str,
+    mapping: &Mapping,
+) -> Result<()> {
+    let routes: BTreeSet<(String, String)> = mapping
+        .all_routes()
+        .iter()
+        .map(|route| (route.resource.to_string(), route.table.to_string()))
+        .collect();
+    let before = log.get(cx, ROUTES, replicator).await?;
+    let before: Option<BTreeSet<(String, String)>> =
+        before.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    if before.as_ref() == Some(&routes) {
+        return Ok(());
+    }
+    let mut writes = vec![state(ROUTES, replicator, &json!(routes))];
+    let added: BTreeSet<String> = before
+        .iter()
+        .flat_map(|before| routes.difference(before))
+        .map(|(resource, _)| resource.clone())
+        .collect();
+    if !added.is_empty() {
+        let request = match progress(cx, log, replicator).await? {
+            Some(open) => open.and(added),
+            None => Request { only: Some(added), begun: BTreeMap::new() },
+        };
+        writes.push(request.write(replicator));
+    }
+    log.append(cx, &[], &writes).await.map(drop)
+}
+
 /// Every open request.
-pub(crate) async fn requests(cx: &Context, log: &dyn ChangeLog) -> Result<Vec<(Arc<str>, Request)>> {
+pub(crate) async fn requests(cx: &Context, log: &dyn ChangeLog) -> Result<Vec<Arc<str>>> {
     const MAX: usize = 10_000;
-    let entries = log.scan(cx, SPACE, None, MAX).await?;
-    entries
+    Ok(log
+        .scan(cx, REQUESTS, None, MAX)
+        .await?
         .into_iter()
-        .map(|(replicator, value)| {
-            let request = Request::parse(&value).ok_or_else(|| {
-                Error::new(ErrorKind::Corrupt, "the progress of a snapshot cannot be read")
-                    .with_context("replicator", &replicator)
-                    .with_advice("run `s3rep sync` for this replicator")
-            })?;
-            Ok((Arc::from(replicator), request))
-        })
-        .collect()
+        .map(|(replicator, _)| replicator.into())
+        .collect())
 }
 
 /// One request as it is now.
 pub(crate) async fn progress(cx: &Context, log: &dyn ChangeLog, replicator: &str) -> Result<Option<Request>> {
-    Ok(log.get(cx, SPACE, replicator).await?.and_then(|value| Request::parse(&value)))
+    let value = log.get(cx, REQUESTS, replicator).await?;
+    value.map(|value| Request::parse(replicator, &value)).transpose()
 }
 
 /// Forgets a request that is complete.
 pub(crate) async fn complete(cx: &Context, log: &dyn ChangeLog, replicator: &str) -> Result<()> {
-    let write = StateWrite { space: SPACE.to_owned(), key: replicator.to_owned(), value: None };
+    let write = StateWrite { space: REQUESTS.to_owned(), key: replicator.to_owned(), value: None };
     log.append(cx, &[], &[write]).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_survives_its_text_and_begins_added_resources_anew() {
+        let request = Request {
+            only: Some(BTreeSet::from(["a".to_owned()])),
+            begun: BTreeMap::from([("a".to_owned(), Some("id".to_owned()))]),
+        };
+        let value = request.write("copy").value.unwrap();
+        assert_eq!(Request::parse("copy", &value).unwrap(), request);
+        assert_eq!(request.left("a"), Left::After(Some("id".to_owned())));
+        assert_eq!(request.left("b"), Left::Nothing);
+        let more = request.and(BTreeSet::from(["a".to_owned(), "b".to_owned()]));
+        assert_eq!((more.left("a"), more.left("b")), (Left::After(None), Left::After(None)));
+        assert!(Request::parse("copy", b"nonsense").is_err());
+    }
 }

@@ -323,6 +323,26 @@ async fn an_emptied_destination_is_filled_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_added_route_gets_the_records_that_were_there_before_it() {
+    let world = World::with_cars(1_500);
+    world.source.insert("planes", "p", json!({"name": "jet"}));
+    let sink = MemorySink::new();
+    let place = sink.place().clone();
+    let with = |resources: serde_json::Value, sink: MemorySink| {
+        Replicator::new("copy", Mapping::parse(&resources).unwrap(), Arc::new(sink)).unwrap()
+    };
+    world.once(with(json!(["planes"]), sink.clone())).await.unwrap();
+    world.once(with(json!(["planes", "cars"]), sink.clone())).await.unwrap();
+    assert_equal(&world, &place, "cars");
+    // One that was taken out and put back has missed what happened meanwhile.
+    world.once(with(json!(["planes"]), sink.clone())).await.unwrap();
+    world.source.update("cars", "car-0001", json!({"name": "meanwhile"}));
+    world.once(with(json!(["planes"]), sink.clone())).await.unwrap();
+    world.once(with(json!(["planes", "cars"]), sink)).await.unwrap();
+    assert_equal(&world, &place, "cars");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_late_replicator_gets_a_snapshot_when_the_log_is_trimmed() {
     let world = World::with_cars(1_500);
     world.once(upsert("first", MemorySink::new())).await.unwrap();

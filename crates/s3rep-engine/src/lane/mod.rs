@@ -85,6 +85,8 @@ impl Lane {
 
     async fn run_to_end(&mut self) -> Result<()> {
         let position = self.start().await?;
+        snapshot::remember_routes(&self.cx, &*self.log, self.replicator.id(), self.replicator.mapping())
+            .await?;
         self.starting = None;
         let parking = Parking::load(&self.cx, &*self.log, self.replicator.id()).await?;
         let moved = self.follow(position, parking).await;
