@@ -137,7 +137,7 @@ impl Handles {
         let directory = directory.join(lines.table);
         make_directory(&directory)?;
         let writes = files.deal(lines, options, format, now);
-        let mut touched = Vec::new();
+        let mut touched = Uncommitted::default();
         let written =
             writes.iter().try_for_each(|write| self.write_one(&directory, lines, write, &mut touched));
         if let Err(error) = written {
