@@ -48,6 +48,13 @@ const PLACES: &[&str] = &[
     "log.appended",
     "log.commit",
     "log.committed",
+    "libsql.rows",
+    "libsql.commit",
+    "libsql.committed",
+    "files.data",
+    "files.cursor",
+    "files.committed",
+    "files.closed",
 ];
 
 fn seed() -> u64 {

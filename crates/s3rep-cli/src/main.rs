@@ -22,6 +22,11 @@ use s3rep::{
 };
 use tracing_subscriber::EnvFilter;
 
+/// Changes are made in one thread and dropped in another, many small pieces each: the system's allocator is slow
+/// at that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Replicates an s3db.js database: every change, in every destination, in order.
 #[derive(Parser)]
 #[command(version, about, arg_required_else_help = true)]
