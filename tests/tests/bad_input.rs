@@ -174,6 +174,42 @@ fn a_deleted_destination_is_filled_again() {
     place.run(&["verify"]).expect(0);
 }
 
+#[test]
+fn a_destination_that_is_deleted_while_it_is_written_is_filled_again() {
+    let place = place();
+    let url = ["db", "--url", "file://./bucket/databases/open-data"];
+    let mut running = place.start(&["run"]);
+    while !place.run(&["verify"]).stdout.contains("cars_log: 406 records, equal") {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for file in ["out.db", "out.db-wal", "out.db-shm"] {
+        let _ = fs::remove_file(place.path(file));
+    }
+    place.run_with_input(&[&url[..], &["update", "cars", "car-001"]].concat(), r#"{"mpg": 1}"#).expect(0);
+    while place.run(&["verify"]).code != Some(0) {
+        assert!(running.try_wait().unwrap().is_none(), "{}", place.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Command::new("kill").arg(running.id().to_string()).status().unwrap();
+    assert!(running.wait().unwrap().success(), "{}", place.log());
+}
+
+#[tokio::test]
+async fn a_table_that_is_made_anew_is_filled_again() {
+    let place = place();
+    place.run(&["run", "--once"]).expect(0);
+    destinations::query(&place.path("out.db"), "alter table cars drop column mpg").await;
+    place.write(
+        "s3rep.yaml",
+        &CONFIG
+            .replace("schemaSync: { enabled: true }", "schemaSync: { enabled: true, strategy: drop-create }"),
+    );
+    let url = ["db", "--url", "file://./bucket/databases/open-data"];
+    place.run_with_input(&[&url[..], &["update", "cars", "car-001"]].concat(), r#"{"mpg": 1}"#).expect(0);
+    place.run(&["run", "--once"]).expect(0);
+    place.run(&["verify"]).expect(0);
+}
+
 #[tokio::test]
 async fn drift_is_found_and_mended() {
     let place = place();

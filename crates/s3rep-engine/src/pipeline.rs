@@ -1,7 +1,7 @@
 //! Source, log and replicators, put together and run.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -141,12 +141,19 @@ impl Pipeline {
     /// # Errors
     /// The first reason for which a destination does not have everything. Others are still written.
     pub async fn run_once(&self) -> Result<RunReport> {
-        let mut run = self.start(true).await?;
-        // A lane may have to ask for a snapshot first. Nothing is ever sent: this is the end of all starting.
-        run.starting.recv().await;
-        let captured = run.capturer.once().await;
-        let drained = run.drain(None).await;
-        captured.and_then(|report| drained.map(|()| self.report(report)))
+        loop {
+            let mut run = self.start(true).await?;
+            // A lane may have to ask for a snapshot first. Nothing is ever sent: this is the end of all starting.
+            run.starting.recv().await;
+            let captured = run.capturer.once().await;
+            let drained = run.drain(None).await;
+            let report = captured.and_then(|report| drained.map(|()| self.report(report)))?;
+            // A lane may also have asked later, when it made a table anew or found its destination replaced.
+            let open = snapshot::requests(&self.cx, &*self.log).await?;
+            if !open.iter().any(|id| self.replicators.iter().any(|replicator| replicator.id() == id)) {
+                return Ok(report);
+            }
+        }
     }
 
     /// Writes what the log holds, without looking at the source, and ends when every destination has it.
@@ -209,6 +216,7 @@ impl Pipeline {
                 until: Until { drained_to: drained_to.clone(), stopped: stopped.clone(), runs_once },
                 fence: 0,
                 starting: Some(started.clone()),
+                begins_again: AtomicBool::new(false),
             };
             lanes.spawn(lane.run());
         }

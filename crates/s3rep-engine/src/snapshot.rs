@@ -116,13 +116,33 @@ pub(crate) async fn remember_routes(
         .map(|(resource, _)| resource.clone())
         .collect();
     if !added.is_empty() {
-        let request = match progress(cx, log, replicator).await? {
-            Some(open) => open.and(added),
-            None => Request { only: Some(added), begun: BTreeMap::new() },
-        };
-        writes.push(request.write(replicator));
+        writes.push(with_resources(cx, log, replicator, added).await?);
     }
     log.append(cx, &[], &writes).await.map(drop)
+}
+
+/// Asks for the records of one resource, from their beginning, beside what is asked for already.
+pub(crate) async fn request_resource(
+    cx: &Context,
+    log: &dyn ChangeLog,
+    replicator: &str,
+    resource: &str,
+) -> Result<()> {
+    let write = with_resources(cx, log, replicator, BTreeSet::from([resource.to_owned()])).await?;
+    log.append(cx, &[], &[write]).await.map(drop)
+}
+
+async fn with_resources(
+    cx: &Context,
+    log: &dyn ChangeLog,
+    replicator: &str,
+    resources: BTreeSet<String>,
+) -> Result<StateWrite> {
+    let request = match progress(cx, log, replicator).await? {
+        Some(open) => open.and(resources),
+        None => Request { only: Some(resources), begun: BTreeMap::new() },
+    };
+    Ok(request.write(replicator))
 }
 
 /// Every open request.

@@ -38,7 +38,7 @@ fn peak() -> usize {
 #[tokio::main]
 async fn main() {
     let count = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
-    let cx = s3rep_engine::context::system();
+    let cx = s3rep_testkit::context::test();
     for driver in ["jsonl", "csv"] {
         let directory = tempfile::tempdir_in(".").unwrap();
         let options = json!({"path": directory.path().to_str().unwrap()});

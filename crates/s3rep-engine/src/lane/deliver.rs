@@ -10,14 +10,18 @@
 //!
 //! Stopped means: said once, looked at again from time to time, nothing dropped, nothing passed.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use s3rep_core::{
     Batch, Change, Commit, CursorMove, DeadLetter, Error, ErrorKind, Event, Outcome, Progress, Rejected,
     Result, Retry, RouteMode, RowChange, Scope, Seq, Table,
 };
 
-use super::{Lane, parking::Parking, window};
+use super::{Lane, parking::Parking, position, window};
 use crate::observer::{LaneState, lock, with_advice};
 
 /// What became of rows.
@@ -377,7 +381,27 @@ impl Lane {
         }
         let delay = policy.delay(*failures, self.cx.random()).max(after.unwrap_or_default());
         *failures = failures.saturating_add(1);
-        self.wait_before_retry(table, *failures, delay, error).await
+        self.wait_before_retry(table, *failures, delay, error).await?;
+        if error.scope() >= Scope::Sink { self.still_there().await } else { Ok(()) }
+    }
+
+    /// After trouble with the destination as a whole: is it the one that was written to? One that was emptied,
+    /// replaced or restored meanwhile makes the lane begin again.
+    async fn still_there(&self) -> Result<()> {
+        if !self.replicator.sink().capability().transactional_cursor || self.fence == 0 {
+            return Ok(());
+        }
+        let Ok(stored) = self.limited(self.replicator.sink().cursors(&self.cx, self.replicator.id())).await
+        else {
+            return Ok(());
+        };
+        let committed = self.committed().await?;
+        let Some(reason) = position::went_back(&committed, stored.as_ref(), &self.log.id()) else {
+            return Ok(());
+        };
+        tracing::warn!(replicator = %self.replicator.id(), reason, "finding out anew where the destination stands");
+        self.begins_again.store(true, Ordering::Relaxed);
+        Err(cancelled())
     }
 
     async fn wait_before_retry(

@@ -7,7 +7,10 @@ mod window;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -59,6 +62,8 @@ pub(crate) struct Lane {
     pub(crate) fence: u64,
     /// Dropped when the lane knows where it stands, and has asked for a snapshot if it needs one.
     pub(crate) starting: Option<mpsc::Sender<()>>,
+    /// The destination is not the one that was written to: find out anew where it stands.
+    pub(crate) begins_again: AtomicBool,
 }
 
 impl Lane {
@@ -68,7 +73,10 @@ impl Lane {
     /// When it cannot go on: it lost its cursors to another process, lost entries of the log, or runs once and
     /// its destination refuses. Being stopped is no error.
     pub(crate) async fn run(mut self) -> Result<()> {
-        let result = self.run_to_end().await;
+        let mut result = self.run_to_end().await;
+        while self.begins_again.swap(false, Ordering::Relaxed) {
+            result = self.run_to_end().await;
+        }
         self.gauge.enter(LaneState::Ended);
         match result {
             Err(error) if error.kind() == ErrorKind::Cancelled => Ok(()),
@@ -90,6 +98,9 @@ impl Lane {
         self.starting = None;
         let parking = Parking::load(&self.cx, &*self.log, self.replicator.id()).await?;
         let moved = self.follow(position, parking).await;
+        if self.begins_again.load(Ordering::Relaxed) {
+            return moved;
+        }
         let closed = self.replicator.sink().close(&self.cx).await;
         moved.and(closed)
     }
@@ -432,16 +443,22 @@ impl Writer<'_> {
 impl Lane {
     /// `Some((created, statements))` when something was done.
     async fn sync_table(&self, table: &Table) -> Result<Option<(bool, usize)>> {
+        let (cx, log, id) = (&self.cx, &*self.log, self.replicator.id());
         let Some(schema) = self.replicator.sink().schema_sync() else { return Ok(None) };
-        let have = schema.inspect(&self.cx, table).await?;
+        let have = schema.inspect(cx, table).await?;
         let plan = schema.plan(table, have.as_ref())?;
         for warning in &plan.warnings {
-            tracing::warn!(replicator = %self.replicator.id(), table = %table.name, warning);
+            tracing::warn!(replicator = %id, table = %table.name, warning);
         }
         if plan.statements.is_empty() {
             return Ok(None);
         }
-        schema.execute(&self.cx, &plan).await?;
+        if plan.destructive && plan.creates {
+            // The table begins empty, and its cursor says that it is full. Asked before it is dropped: a crash
+            // between the two costs a snapshot and no row.
+            snapshot::request_resource(cx, log, id, &table.schema.name).await?;
+        }
+        schema.execute(cx, &plan).await?;
         Ok(Some((plan.creates, plan.statements.len())))
     }
 }

@@ -100,6 +100,27 @@ pub(super) fn reconcile(
     Reconciled::At(positions)
 }
 
+/// Why a destination that was written to before is not where the log says it is, if so.
+pub(super) fn went_back(
+    committed: &[Seq],
+    stored: Option<&StoredCursors>,
+    log: &str,
+) -> Option<&'static str> {
+    if committed.iter().all(|&seq| seq == Seq(0)) {
+        return None;
+    }
+    let Some(stored) = stored.filter(|stored| stored.log == log.into()) else {
+        return Some("it was emptied or replaced");
+    };
+    let mut positions = Positions::new(vec![Seq(0); committed.len()]);
+    for cursor in stored.cursors.iter().filter(|cursor| cursor.table.is_empty()) {
+        positions.advance(cursor.partition, cursor.seq);
+    }
+    let is_behind =
+        (0..).map(Partition).zip(committed).any(|(partition, &seq)| positions.of(partition) < seq);
+    is_behind.then_some("it was restored from a copy")
+}
+
 #[cfg(test)]
 mod tests {
     use s3rep_core::CursorMove;
@@ -142,6 +163,17 @@ mod tests {
         assert!(positions.passed_in(&"cars".into(), Partition(1), Seq(9)));
         assert!(!positions.passed_in(&"other".into(), Partition(1), Seq(6)));
         assert_eq!(positions.lowest(), Seq(5));
+    }
+
+    #[test]
+    fn a_destination_that_went_back_is_noticed() {
+        let committed = [Seq(4), Seq(5)];
+        let whole = |log, first| stored(log, &[("", 0, first), ("", 1, 5)]);
+        assert_eq!(went_back(&committed, Some(&whole("l", 4)), "l"), None);
+        assert!(went_back(&committed, Some(&whole("l", 3)), "l").is_some());
+        assert!(went_back(&committed, Some(&whole("other", 4)), "l").is_some());
+        assert!(went_back(&committed, None, "l").is_some());
+        assert_eq!(went_back(&[Seq(0)], None, "l"), None);
     }
 
     #[test]

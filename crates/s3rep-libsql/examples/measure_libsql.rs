@@ -1,6 +1,6 @@
 //! Rows a second into SQLite: bare prepared statements in one transaction, and the same rows through the sink.
 //!
-//! `cargo run --release -p s3rep-libsql --example measure [ROWS] [BATCH]`
+//! `cargo run --release -p s3rep-libsql --example measure_libsql [ROWS] [BATCH]`
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program to measure with")]
 
 use std::{fmt, path::Path, sync::Arc, time::Instant};
@@ -111,7 +111,7 @@ async fn bare(path: &Path, rows: Vec<Vec<Sql>>) -> Rate {
 }
 
 async fn sink(path: &Path, mode: RouteMode, changes: &[RowChange], batch: usize) -> Rate {
-    let cx = s3rep_engine::context::system();
+    let cx = s3rep_testkit::context::test();
     let options = json!({"url": path.to_str().unwrap(), "schemaSync": {"enabled": true}});
     let sink: Arc<dyn Sink> = serde_json::from_value::<LibsqlConfig>(options).unwrap().build().unwrap();
     let table = Arc::new(Table { name: "cars".into(), mode, schema: Arc::new(schema()) });
