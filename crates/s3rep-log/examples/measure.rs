@@ -2,6 +2,9 @@
 //!
 //! The directory decides which disk is measured; without one it is the system's for temporary files.
 
+// Its figures are its output.
+#![allow(clippy::print_stdout)]
+
 use std::{
     io::Write as _,
     path::Path,

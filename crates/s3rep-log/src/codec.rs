@@ -21,11 +21,12 @@
 //! partition, and retention can trust a head without reading the text. The offset is part of the sum: an entry
 //! that turns up under another offset is damaged, too.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use s3rep_core::{
     Change, ChangeId, Entry, Error, ErrorKind, Operation, Partition, Record, Result, Scope, Seq, Timestamp,
 };
+use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::names::Names;
@@ -167,21 +168,50 @@ fn decode_change(entry: &[u8], head: &Head, names: &mut Names) -> Option<Change>
     let (resource, id, schema_version, target) = (name(36)?, name(38)?, name(40)?, name(42)?);
     let data = take(usize::try_from(u32::from_le_bytes(array(entry, 44))).ok()?)?;
     let flags = entry[1];
-    let record = |flag: u8, text: &str| match flags & flag {
+    // Records of one resource are alike: what the last one needed is what this one will need.
+    let members = &mut names.members;
+    let mut record = |flag: u8, text: &str| match flags & flag {
         0 => Some(None),
-        _ => serde_json::from_str::<Record>(text).ok().map(|record| Some(Arc::new(record))),
+        _ => parse(text, members).map(|record| Some(Arc::new(record))),
     };
+    let (data, before) = (record(HAS_DATA, data)?, record(HAS_BEFORE, rest)?);
     Some(Change {
         change_id: head.change_id,
         resource: names.shared(resource),
         id: id.into(),
         operation: operation_of(flags & 0x0f)?,
-        data: record(HAS_DATA, data)?,
-        before: record(HAS_BEFORE, rest)?,
+        data,
+        before,
         timestamp: Timestamp(i64::from_le_bytes(array(entry, 12))),
         schema_version: names.shared(schema_version),
         target: (flags & HAS_TARGET != 0).then(|| names.shared(target)),
     })
+}
+
+/// Reads a record into a map that is made for `members` at once, which `serde_json` by itself would let grow
+/// step by step.
+fn parse(text: &str, members: &mut usize) -> Option<Record> {
+    struct Members(usize);
+    impl<'de> Visitor<'de> for Members {
+        type Value = Record;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a record")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
+            let mut record = Record::with_capacity(self.0);
+            while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                record.insert(name, value);
+            }
+            Ok(record)
+        }
+    }
+    let mut json = serde_json::Deserializer::from_str(text);
+    let record = json.deserialize_map(Members(*members)).ok()?;
+    json.end().ok()?;
+    *members = record.len();
+    Some(record)
 }
 
 fn head_sum(entry: &[u8], seq: Seq) -> u32 {

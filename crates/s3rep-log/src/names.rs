@@ -1,14 +1,16 @@
-//! Names that come again and again, kept once.
+//! What is alike in many entries: names that come again and again are kept once.
 
 use std::sync::Arc;
 
 /// More names than a database has resources; beyond it names are not shared, which costs memory only.
 const MAX: usize = 256;
 
-/// Shared copies of the names that were read.
+/// What the last entries were like.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     known: Vec<Arc<str>>,
+    /// Members of the last record that was read.
+    pub(crate) members: usize,
 }
 
 impl Names {

@@ -135,6 +135,7 @@ impl Reader {
     fn scan(&mut self, after: Seq, max_entries: usize, max_bytes: usize, counters: Counters) -> Result<Page> {
         let max_entries = max_entries.clamp(1, 1 << 24);
         let mut page = Page { next: after.max(counters.trimmed), ..Page::default() };
+        let start = page.next;
         let (mut bytes, mut rows, mut full) = (0, 0, false);
         let names = &mut self.names;
         let sql = "SELECT seq, CAST(entry AS BLOB) FROM log WHERE seq > ? ORDER BY seq LIMIT ?";
@@ -167,6 +168,9 @@ impl Reader {
         })?;
         if !full && rows < max_entries {
             miss(&mut page, counters.last.0);
+        } else if page.next == start {
+            // A part of the tree leads back to entries that lie behind. Whoever reads on would do so for ever.
+            return Err(error::corrupt(&self.files, "the order of the log's entries is damaged"));
         }
         Ok(page)
     }

@@ -2,6 +2,8 @@
 
 // Each test program uses a part of it.
 #![allow(dead_code)]
+// A test fails by panicking.
+#![allow(clippy::unwrap_used)]
 
 use std::{fs, path::Path, sync::Arc};
 
