@@ -75,12 +75,12 @@ impl Lane {
         let changes = self.without_parked(table, changes, parking, &mut delivered);
         self.park_early(&mut delivered).await?;
         let mut pieces = VecDeque::from([Piece { changes, whole, tries: Tries::default() }]);
-        while let Some(piece) = pieces.pop_front() {
+        while let Some(mut piece) = pieces.pop_front() {
             if piece.changes.is_empty() {
                 self.advance(piece.whole).await?;
                 continue;
             }
-            match self.attempt(table, &piece).await {
+            match self.attempt(table, &mut piece).await {
                 Ok(outcome) if outcome.rejected.is_empty() => {
                     self.settle(table, &piece.changes, parking, &mut delivered);
                 }
@@ -139,7 +139,7 @@ impl Lane {
         rest
     }
 
-    async fn attempt(&self, table: &Arc<Table>, piece: &Piece) -> Result<Outcome> {
+    async fn attempt(&self, table: &Arc<Table>, piece: &mut Piece) -> Result<Outcome> {
         let too_large = self.too_large(&piece.changes);
         if !too_large.is_empty() {
             return Ok(Outcome { rejected: too_large });
@@ -150,17 +150,23 @@ impl Lane {
         } else {
             piece.whole.clone()
         };
-        let batch =
-            Batch { table: table.clone(), changes: piece.changes.clone(), progress: self.progress(cursors) };
+        let changes = std::mem::take(&mut piece.changes);
+        let batch = Batch { table: table.clone(), changes, progress: self.progress(cursors) };
+        let outcome = self.apply(&batch).await;
+        piece.changes = batch.changes;
+        outcome
+    }
+
+    async fn apply(&self, batch: &Batch) -> Result<Outcome> {
         let began = self.cx.monotonic();
         self.cx.failpoint("engine.apply")?;
-        let outcome = self.limited(self.replicator.sink().apply(&self.cx, &batch)).await?;
+        let outcome = self.limited(self.replicator.sink().apply(&self.cx, batch)).await?;
         self.cx.failpoint("engine.applied")?;
         if outcome.rejected.is_empty() {
             self.gauge.wrote(batch.changes.len());
             self.observer.emit(Event::Replicated {
                 replicator: self.replicator.id().clone(),
-                table: table.name.clone(),
+                table: batch.table.name.clone(),
                 changes: batch.changes.len(),
                 duration: self.cx.monotonic().saturating_sub(began),
             });

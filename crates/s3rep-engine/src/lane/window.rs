@@ -1,9 +1,11 @@
 //! A window: what one read of the log means for the tables of one replicator. Pure.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
+
+use foldhash::fast::RandomState;
 
 use s3rep_core::{CursorMove, Entry, Limits, Page, Partition, Record, RouteMode, RowChange, Seq, Table};
 
@@ -112,14 +114,20 @@ impl Router {
 
 /// Keeps the last change of each key.
 fn coalesce(changes: &mut Vec<RowChange>) {
-    let mut last: HashMap<&str, usize> = HashMap::with_capacity(changes.len());
-    for (i, change) in changes.iter().enumerate() {
-        last.insert(&change.key, i);
-    }
-    if last.len() < changes.len() {
-        let keep: Vec<bool> = changes.iter().enumerate().map(|(i, change)| last[&*change.key] == i).collect();
-        let mut keep = keep.into_iter();
-        changes.retain(|_| keep.next().unwrap_or(true));
+    // From the end: the first time that a key is met is its last change.
+    let mut met: HashSet<&str, RandomState> =
+        HashSet::with_capacity_and_hasher(changes.len(), RandomState::default());
+    let superseded: Vec<usize> = changes
+        .iter()
+        .enumerate()
+        .rev()
+        .filter(|(_, change)| !met.insert(&change.key))
+        .map(|(i, _)| i)
+        .collect();
+    let mut superseded = superseded.into_iter().rev().peekable();
+    if superseded.peek().is_some() {
+        let mut i = 0..;
+        changes.retain(|_| superseded.next_if_eq(&i.next().unwrap_or_default()).is_none());
     }
 }
 
@@ -192,4 +200,63 @@ pub(super) fn table_cursors(table: &Arc<str>, changes: &[RowChange]) -> Vec<Curs
 /// The moves that bring a table's cursors (or the replicator's, for an empty name) to `ends`.
 pub(super) fn cursors(table: &Arc<str>, ends: &BTreeMap<Partition, Seq>) -> Vec<CursorMove> {
     ends.iter().map(|(&partition, &seq)| CursorMove { table: table.clone(), partition, seq }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use s3rep_core::{ChangeId, Operation, Timestamp};
+
+    use super::*;
+
+    fn row(key: &str, seq: u64) -> RowChange {
+        RowChange {
+            key: key.into(),
+            operation: Operation::Update,
+            record: Some(Arc::new(Record::from_iter([("n".to_owned(), seq.into())]))),
+            change_id: ChangeId([0; 16]),
+            timestamp: Timestamp(0),
+            seq: Seq(seq),
+            partition: Partition(seq as u16 % 3),
+        }
+    }
+
+    fn rows(keys: &[&str]) -> Vec<RowChange> {
+        keys.iter().zip(1..).map(|(key, seq)| row(key, seq)).collect()
+    }
+
+    fn seqs(rows: &[RowChange]) -> Vec<u64> {
+        rows.iter().map(|row| row.seq.0).collect()
+    }
+
+    #[test]
+    fn the_last_change_of_each_key_stays_in_its_place() {
+        for (keys, kept) in [
+            (&["a", "b", "a", "c", "b"][..], &[3, 4, 5][..]),
+            (&["a", "a", "a"], &[3]),
+            (&["a", "b"], &[1, 2]),
+            (&[], &[]),
+        ] {
+            let mut changes = rows(keys);
+            coalesce(&mut changes);
+            assert_eq!(seqs(&changes), kept, "{keys:?}");
+        }
+    }
+
+    #[test]
+    fn batches_stay_within_the_limits_and_in_order() {
+        let limits = Limits { records: 3, bytes: 25, ..Limits::DEFAULT };
+        // Each row counts its key and {"n":1}: 8 bytes.
+        let batches = cut(rows(&["a", "b", "c", "d", "e"]), &limits);
+        assert_eq!(batches.iter().map(|batch| seqs(batch)).collect::<Vec<_>>(), [vec![1, 2, 3], vec![4, 5]]);
+        let one_each = cut(rows(&["a", "b"]), &Limits { bytes: 1, ..Limits::DEFAULT });
+        assert_eq!(one_each.len(), 2);
+    }
+
+    #[test]
+    fn groups_share_no_partition_and_lose_nothing() {
+        let groups = by_partition(rows(&["a", "b", "c", "d", "e", "f"]), 2);
+        let partitions = |group: &[RowChange]| group.iter().map(|row| row.partition).collect::<HashSet<_>>();
+        assert!(partitions(&groups[0]).is_disjoint(&partitions(&groups[1])));
+        assert_eq!(groups.iter().map(Vec::len).sum::<usize>(), 6);
+    }
 }
