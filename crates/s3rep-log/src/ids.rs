@@ -1,7 +1,8 @@
 //! Finding changes that the log holds already.
 //!
 //! Change ids are random, and a unique index on random keys would write a page of its own for nearly every
-//! change: it costs more than the log itself. So the ids of the newest entries are kept in a map, and a full
+//! change: with 600,000 entries of 1 KB, appended in hundreds, four times the processor time of the log alone and
+//! five times its bytes on the disk. So the ids of the newest entries are kept in a map, and a full
 //! map is written as one sorted run, cut into 256 buckets by a hash: 256 rows for many thousands of ids.
 //! Runs are gathered in generations; each has a Bloom filter in memory, two bytes an id, so that a new id is
 //! looked up on the disk about once in a thousand times. What is found names an offset, and the entry there has
