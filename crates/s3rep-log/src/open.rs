@@ -103,7 +103,6 @@ fn replace(files: &Arc<Files>, options: &LogOptions, why: &str, events: &mut Vec
          Have the disk checked; the moved file can be deleted when nothing in it is needed",
         aside.display()
     );
-    tracing::error!("{detail}");
     events.push(Event::LogDamaged { detail });
     let reason = "the log was damaged and replaced".to_owned();
     events.extend(

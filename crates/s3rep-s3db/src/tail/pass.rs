@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use s3rep_core::{
-    Change, ChangeId, Context, Error, ErrorKind, Operation, PassReport, Record, Result, SourceState,
+    Change, ChangeId, Context, Error, ErrorKind, Operation, PassReport, Record, Result, Scope, SourceState,
     StateWrite, Timestamp,
 };
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -23,6 +24,8 @@ use crate::{
 const LISTED: usize = 8_192;
 /// How long a deleted record is remembered: longer than the resolution of any store's clock.
 const GONE: i64 = 60_000;
+/// Levels of arrays and objects in a member. JSON readers stop at 128; destinations wrap records in some more.
+const DEPTH: usize = 100;
 
 /// A resource being compared with what is remembered of it.
 pub(super) struct Comparison<'a, 'p> {
@@ -132,7 +135,7 @@ impl Comparison<'_, '_> {
         read: Result<Record, Failed>,
     ) -> Result<Option<(Arc<Record>, ChangeId)>> {
         let known = known.map(Remembered::read).transpose()?;
-        let record = match read {
+        let record = match read.and_then(bounded) {
             Ok(record) => record,
             Err(failed) => {
                 self.failed(meta, id, known, failed).await?;
@@ -230,6 +233,27 @@ impl Comparison<'_, '_> {
     }
 }
 
+/// Refuses a record that is nested so deeply that a log or destination could not read its JSON back.
+fn bounded(record: Record) -> Result<Record, Failed> {
+    fn is_deeper(value: &Value, levels: usize) -> bool {
+        match value {
+            Value::Array(items) => levels == 0 || items.iter().any(|item| is_deeper(item, levels - 1)),
+            Value::Object(members) => {
+                levels == 0 || members.values().any(|member| is_deeper(member, levels - 1))
+            }
+            _ => false,
+        }
+    }
+    if record.values().any(|value| is_deeper(value, DEPTH)) {
+        let error =
+            Error::new(ErrorKind::InvalidValue, format!("the record is nested deeper than {DEPTH} levels"))
+                .with_scope(Scope::Record)
+                .with_advice("flatten it, or store the deep part as text");
+        return Err(Failed::Undecodable(error));
+    }
+    Ok(record)
+}
+
 /// Looks again at records that a listing did not show: one that is being replaced at this moment is left to
 /// the next pass.
 async fn really_gone(cx: &Context, resource: &Resource, todo: &[Todo]) -> Result<Vec<bool>> {
@@ -314,4 +338,17 @@ pub(super) async fn drop_resource(
         value: None,
     });
     page.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_that_nobody_could_read_back_are_refused() {
+        let nested = |levels| (0..levels).fold(Value::Null, |value, _| Value::Array(vec![value]));
+        let record = |levels| Record::from_iter([("deep".to_owned(), nested(levels))]);
+        assert!(bounded(record(DEPTH)).is_ok());
+        assert!(bounded(record(DEPTH + 1)).is_err());
+    }
 }
