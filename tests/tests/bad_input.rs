@@ -195,6 +195,41 @@ fn a_destination_that_is_deleted_while_it_is_written_is_filled_again() {
 }
 
 #[tokio::test]
+async fn a_table_that_was_dropped_by_hand_is_filled_again() {
+    let place = place();
+    place.run(&["run", "--once"]).expect(0);
+    destinations::query(&place.path("out.db"), "drop table cars").await;
+    let url = ["db", "--url", "file://./bucket/databases/open-data"];
+    place.run_with_input(&[&url[..], &["update", "cars", "car-001"]].concat(), r#"{"mpg": 1}"#).expect(0);
+    place.run(&["run", "--once"]).expect(0);
+    place.run(&["verify"]).expect(0);
+}
+
+#[tokio::test]
+async fn a_resource_that_is_removed_while_nobody_looks_takes_its_rows_along() {
+    let place = place();
+    place.run(&["run", "--once"]).expect(0);
+    let document = place.open_data().join("s3db.json");
+    let mut database: serde_json::Value = serde_json::from_slice(&fs::read(&document).unwrap()).unwrap();
+    database["resources"].as_object_mut().unwrap().remove("cars");
+    fs::write(&document, serde_json::to_vec_pretty(&database).unwrap()).unwrap();
+    place.run(&["run", "--once"]).expect(0);
+    assert!(destinations::query(&place.path("out.db"), "select id from cars").await.is_empty());
+}
+
+#[test]
+fn an_object_with_a_name_that_is_no_id_stops_nothing() {
+    let place = place();
+    let data = place.open_data().join("resource=cars/data");
+    for name in ["id=50%off", "id=a=b"] {
+        fs::copy(data.join("id=car-001"), data.join(name)).unwrap();
+        fs::copy(data.join("id=car-001.meta.json"), data.join(format!("{name}.meta.json"))).unwrap();
+    }
+    place.run(&["run", "--once"]).expect(1).says(&["50%off", "a=b"]);
+    assert!(place.run(&["verify"]).stdout.contains("cars: 406 records, equal"));
+}
+
+#[tokio::test]
 async fn a_table_that_is_made_anew_is_filled_again() {
     let place = place();
     place.run(&["run", "--once"]).expect(0);
@@ -207,6 +242,22 @@ async fn a_table_that_is_made_anew_is_filled_again() {
     let url = ["db", "--url", "file://./bucket/databases/open-data"];
     place.run_with_input(&[&url[..], &["update", "cars", "car-001"]].concat(), r#"{"mpg": 1}"#).expect(0);
     place.run(&["run", "--once"]).expect(0);
+    place.run(&["verify"]).expect(0);
+}
+
+#[test]
+fn a_sync_takes_out_what_was_deleted_meanwhile() {
+    let place = place();
+    let without_upsert = CONFIG.replace("cars: [cars, ", "cars: [").replace(" } ] }", " }] }");
+    place.run(&["run", "--once"]).expect(0);
+    place.write("s3rep.yaml", &without_upsert);
+    place.run(&["run", "--once"]).expect(0);
+    place.run(&["db", "--url", "file://./bucket/databases/open-data", "delete", "cars", "car-011"]).expect(0);
+    place.run(&["run", "--once"]).expect(0);
+    place.write("s3rep.yaml", CONFIG);
+    place.run(&["run", "--once"]).expect(0).says(&["verify --repair"]);
+    assert!(place.run(&["verify"]).expect(1).stdout.contains("car-011: extra"));
+    place.run(&["sync"]).expect(0);
     place.run(&["verify"]).expect(0);
 }
 

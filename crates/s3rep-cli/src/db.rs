@@ -17,7 +17,7 @@ use s3rep::{
 };
 use serde_json::{Value, json};
 
-use input::{Lines, read_json, read_record};
+use input::{Lines, read_record};
 use output::Output;
 
 /// Records read at once.
@@ -167,7 +167,7 @@ pub(crate) async fn run(args: DbArgs, cx: &Context) -> Result<()> {
         Command::Delete { resource, id } => open(false).await?.resource(&resource)?.delete(&id).await,
         Command::CreateResource => {
             // Read before the database is opened: a mistake in it should not have made one.
-            let config = resource_config(read_json("a resource's configuration")?)?;
+            let config = resource_config(Value::Object(read_record("a resource's configuration")?))?;
             let resource = open(true).await?.create_resource(&config).await?;
             output.finish(|output| output.line(&about(&resource)))
         }

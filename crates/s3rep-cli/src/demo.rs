@@ -18,7 +18,7 @@ use s3rep::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Failure, output, progress, start_logging, verify};
+use crate::{Failure, output, progress, run, start_logging, verify};
 
 /// Open data in the format of s3db.js, written by s3db.js: airports, weather and cars.
 const DATABASE: &[u8] = include_bytes!("../../../tests/data/open-data.tar.gz");
@@ -48,10 +48,10 @@ pub(crate) async fn demo(args: DemoArgs, cx: &Context) -> Result<(), Failure> {
     fs::write(&config_file, configuration(&dir))
         .map_err(|error| cannot_write(&config_file.display().to_string(), error))?;
     let config = Config::parse(&configuration(&dir), Syntax::Yaml, "s3rep.yaml", &|_| None)?;
-    let result = replicate(cx, &config, &dir).await;
-    let equal = match result {
-        Ok(()) => compare(cx, &config).await?,
-        Err(error) => return Err(error),
+    // Ended by a signal it takes its files with it, as at any other end.
+    let equal = tokio::select! {
+        equal = async { replicate(cx, &config, &dir).await?; compare(cx, &config).await } => equal?,
+        () = run::signal() => return Err(Failure::Told),
     };
     summary(&dir, args.keep.is_some());
     if equal { Ok(()) } else { Err(Failure::Told) }

@@ -119,6 +119,7 @@ fn context() -> Result<Context, Failure> {
 #[tokio::main]
 async fn main() -> ExitCode {
     match dispatch(Cli::parse().command).await {
+        Ok(()) if output::is_broken() => ExitCode::FAILURE,
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Told) => ExitCode::FAILURE,
         Err(Failure::Config(error)) => {

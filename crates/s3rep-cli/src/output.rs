@@ -1,17 +1,31 @@
 //! Standard output and standard error: the only place that writes them.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use comfy_table::{Table, presets};
 use s3rep::Error;
 use serde_json::Value;
 
-/// Prints a line of data. A reader that has gone away (`| head`) ends the program quietly.
+/// Standard output could not be written, for another reason than a reader that has gone away.
+static BROKEN: AtomicBool = AtomicBool::new(false);
+
+/// Prints a line of data. A reader that has gone away (`| head`) misses the rest, and the work goes on: its
+/// result is the exit code.
 pub(crate) fn line(text: &str) {
-    let mut out = io::stdout().lock();
-    if writeln!(out, "{text}").is_err() {
-        std::process::exit(0);
+    if let Err(error) = writeln!(io::stdout().lock(), "{text}")
+        && error.kind() != io::ErrorKind::BrokenPipe
+        && !BROKEN.swap(true, Ordering::Relaxed)
+    {
+        note(&format!("error: standard output cannot be written: {error}"));
     }
+}
+
+/// Whether data was lost that should have been printed.
+pub(crate) fn is_broken() -> bool {
+    BROKEN.load(Ordering::Relaxed)
 }
 
 /// Tells something that is no data.

@@ -79,7 +79,7 @@ pub(crate) fn describe(lane: &LaneProgress, last: Seq) -> String {
     let waiting = last.0.saturating_sub(lane.position.0);
     let state = match &lane.state {
         LaneState::Starting => "starting".to_owned(),
-        LaneState::Running if waiting == 0 => "has everything".to_owned(),
+        LaneState::Running if waiting == 0 => "up to date".to_owned(),
         LaneState::Running => format!("{waiting} waiting"),
         LaneState::Retrying(error) => format!("{waiting} waiting; trying again: {error}"),
         LaneState::Stopped(error) => format!("{waiting} waiting; stopped: {error}"),

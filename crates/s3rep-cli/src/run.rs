@@ -4,7 +4,7 @@ use clap::Args;
 use s3rep::{
     Error, ErrorKind, Replication,
     core::Context,
-    engine::{Pipeline, RunReport},
+    engine::{LaneState, Pipeline, RunReport},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -61,14 +61,28 @@ async fn follow(pipeline: &Pipeline) -> Result<RunReport, Failure> {
     let report = pipeline.follow(shutdown).await;
     drop(bars);
     waiting.abort();
-    Ok(report?)
+    let report = report?;
+    let mut in_trouble = false;
+    for lane in pipeline.progress() {
+        if let LaneState::Retrying(error) | LaneState::Stopped(error) = lane.state {
+            in_trouble = true;
+            output::note(&format!(
+                "{}: what is left stays in the log for the next run: {error}",
+                lane.replicator
+            ));
+        }
+    }
+    if in_trouble { Err(Failure::Told) } else { Ok(report) }
 }
 
-/// Says what was done; records that could not be decoded are a failure, because they are nowhere.
+/// Says what was done. Records that were refused or could not be decoded are a failure: they are nowhere.
 pub(crate) fn finish(report: RunReport) -> Result<(), Failure> {
     output::note(&format!("{} rows written", report.written));
     if report.parked > 0 {
         output::note(&format!("{} changes were refused and parked; see `s3rep status`", report.parked));
+    }
+    if report.parked > 0 && report.undecodable == 0 {
+        return Err(Failure::Told);
     }
     if report.undecodable > 0 {
         output::note(&format!(

@@ -36,7 +36,8 @@ pub(crate) async fn status(args: &StatusArgs, cx: &Context) -> Result<(), Failur
         let word = match (&state.needs_resync, replicator.enabled) {
             (Some(_), _) => "needs sync",
             (None, false) => "disabled",
-            (None, true) if state.pending == 0 => "has everything",
+            (None, true) if state.dead_letters > 0 && state.pending == 0 => "has parked changes",
+            (None, true) if state.pending == 0 => "up to date",
             (None, true) => "behind",
         };
         rows.push(vec![

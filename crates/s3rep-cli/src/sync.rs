@@ -1,4 +1,4 @@
-//! `s3rep sync`: every current record, anew.
+//! `s3rep sync`: every current record, anew, and nothing else.
 
 use clap::Args;
 use s3rep::{Replication, core::Context};
@@ -22,5 +22,8 @@ pub(crate) async fn sync(args: &SyncArgs, cx: &Context) -> Result<(), Failure> {
     for lane in replication.pipeline().progress() {
         replication.pipeline().request_sync(&lane.replicator).await?;
     }
-    run::finish(run::once(replication.pipeline()).await?)
+    let report = run::once(replication.pipeline()).await?;
+    // A snapshot brings what there is; what was deleted meanwhile is found by comparing.
+    verify::mend(cx, &config, &replication, &wanted).await?;
+    run::finish(report)
 }

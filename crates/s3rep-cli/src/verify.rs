@@ -39,7 +39,11 @@ pub(crate) async fn verify(args: &VerifyArgs, cx: &Context) -> Result<(), Failur
     let source = open_source(cx, &config.source).await?;
     let mut equal = true;
     for replicator in replicators(&config)?.iter().filter(|replicator| wanted(args, replicator.id())) {
-        equal &= compare(cx, &*source, replicator, args.json).await?;
+        // One that cannot be compared does not keep the others from it.
+        equal &= compare(cx, &*source, replicator, args.json).await.unwrap_or_else(|error| {
+            output::error(&error.with_context("replicator", replicator.id()));
+            false
+        });
     }
     if equal {
         return Ok(());
@@ -78,7 +82,12 @@ pub(crate) async fn compare(
     for report in &reports {
         print_report(replicator.id(), report, as_json);
     }
-    Ok(reports.iter().all(RouteReport::is_equal))
+    for route in replicator.mapping().all_routes() {
+        if reports.iter().all(|report| report.table != route.table) {
+            output::note(&format!("{}: the source has no resource '{}'", replicator.id(), route.resource));
+        }
+    }
+    Ok(reports.iter().all(|report| report.is_equal() && report.undecodable == 0))
 }
 
 fn print_drift(drift: &Drift, as_json: bool) {
@@ -88,7 +97,7 @@ fn print_drift(drift: &Drift, as_json: bool) {
     };
     if as_json {
         let object = json!({
-            "replicator": drift.replicator, "resource": drift.resource, "table": drift.table, "id": drift.id,
+            "type": "drift", "replicator": drift.replicator, "resource": drift.resource, "table": drift.table, "id": drift.id,
             "drift": drift.kind.as_str(), "members": members,
         });
         return output::line(&object.to_string());
@@ -106,7 +115,7 @@ fn print_drift(drift: &Drift, as_json: bool) {
 fn print_report(replicator: &str, report: &RouteReport, as_json: bool) {
     if as_json {
         let object = json!({
-            "replicator": replicator, "resource": report.resource, "table": report.table,
+            "type": "summary", "replicator": replicator, "resource": report.resource, "table": report.table,
             "compared": report.compared, "missing": report.missing, "extra": report.extra,
             "different": report.different, "undecodable": report.undecodable, "equal": report.is_equal(),
         });
@@ -131,25 +140,39 @@ fn print_report(replicator: &str, report: &RouteReport, as_json: bool) {
 /// Brings the destinations up to date, then sends what still differs once more.
 async fn repair(args: &VerifyArgs, cx: &Context, config: &Config) -> Result<(), Failure> {
     let replication = Replication::open_some(cx, config, &|id| wanted(args, id)).await?;
+    run::once(replication.pipeline()).await?;
+    mend(cx, config, &replication, &|id| wanted(args, id)).await
+}
+
+/// Sends what differs once more, and deletes what the source does not have.
+pub(crate) async fn mend(
+    cx: &Context,
+    config: &Config,
+    replication: &Replication,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Result<(), Failure> {
     let pipeline = replication.pipeline();
-    run::once(pipeline).await?;
     let source = replication.source();
-    for replicator in replicators(config)?.iter().filter(|replicator| wanted(args, replicator.id())) {
+    for replicator in replicators(config)?.iter().filter(|replicator| wanted(replicator.id())) {
+        let mut before = usize::MAX;
         // In rounds, so that a destination that lacks everything does not fill the memory.
         loop {
-            let mut drifts = Vec::new();
-            let mut more = false;
-            let mut take = |drift| if drifts.len() < REPAIRS { drifts.push(drift) } else { more = true };
+            let (mut drifts, mut count) = (Vec::new(), 0);
+            let mut take = |drift| {
+                count += 1;
+                if drifts.len() < REPAIRS {
+                    drifts.push(drift);
+                }
+            };
             engine::verify(cx, &**source, replicator, &mut take, &mut |_| {}).await?;
-            if drifts.is_empty() {
+            // A round that mended nothing is not followed by another.
+            if count == 0 || count >= before {
                 break;
             }
+            before = count;
             output::note(&format!("{}: mending {} records", replicator.id(), drifts.len()));
             engine::repair(cx, &**source, &**pipeline.log(), &drifts).await?;
             pipeline.drain().await?;
-            if !more {
-                break;
-            }
         }
     }
     Ok(())

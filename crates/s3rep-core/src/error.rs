@@ -158,7 +158,17 @@ impl Error {
     /// Says where: a file, key, table or line. Never a secret, never the value of a record.
     #[must_use]
     pub fn with_context(mut self, key: &'static str, value: impl fmt::Display) -> Self {
-        self.0.context.push((key, value.to_string()));
+        /// Longer texts are cut: nobody reads them, and a name that long may be a value gone astray.
+        const LONGEST: usize = 200;
+        let mut value = value.to_string();
+        if let Some((end, _)) = value.char_indices().nth(LONGEST) {
+            value.truncate(end);
+            value.push('…');
+        }
+        // Said on the way up by more than one place.
+        if !self.0.context.iter().any(|(known, said)| *known == key && *said == value) {
+            self.0.context.push((key, value));
+        }
         self
     }
 
@@ -261,6 +271,16 @@ mod tests {
             .with_context("file", "out.db")
             .with_source(std::io::Error::other("disk on fire"));
         assert_eq!(error.report(), "apply: cannot open the file (called: open, file: out.db): disk on fire");
+    }
+
+    #[test]
+    fn context_is_said_once_and_cut() {
+        let error = Error::new(ErrorKind::NotFound, "gone")
+            .with_context("id", "x")
+            .with_context("id", "x")
+            .with_context("file", "é".repeat(10_000));
+        assert_eq!(error.to_string().matches("id: x").count(), 1);
+        assert!(error.to_string().chars().count() < 300);
     }
 
     #[test]

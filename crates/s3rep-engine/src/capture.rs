@@ -38,6 +38,8 @@ pub(crate) struct Capturer {
     pub(crate) replicators: Vec<Arc<str>>,
     /// What the last pass could not decode: told once, not in every pass.
     pub(crate) told: Mutex<HashSet<(String, String)>>,
+    /// Held while a snapshot request is read and written: lanes ask for more meanwhile.
+    pub(crate) requests: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Capturer {
@@ -81,7 +83,7 @@ impl Capturer {
 
     async fn pass(&self) -> Result<PassReport> {
         let began = self.cx.monotonic();
-        self.schemas.publish(self.source.resources(&self.cx).await?);
+        self.schemas.remember(&self.cx, &*self.log, self.source.resources(&self.cx).await?).await?;
         let mut writer = self.writer();
         let report = self.source.pass(&self.cx, &*self.log, &mut writer).await?;
         *lock(&self.told) = writer.undecodable;
@@ -101,21 +103,38 @@ impl Capturer {
                 continue;
             }
             let mut last_pass = self.cx.monotonic();
-            for schema in self.source.resources(&self.cx).await? {
-                while self.snapshot_page(&replicator, &schema.name).await? {
-                    if self.cx.monotonic().saturating_sub(last_pass) >= self.source.interval() {
-                        self.pass().await?;
-                        last_pass = self.cx.monotonic();
+            while !self.complete(&replicator).await? {
+                for schema in self.source.resources(&self.cx).await? {
+                    while self.snapshot_page(&replicator, &schema.name).await? {
+                        if self.cx.monotonic().saturating_sub(last_pass) >= self.source.interval() {
+                            self.pass().await?;
+                            last_pass = self.cx.monotonic();
+                        }
                     }
                 }
             }
-            snapshot::complete(&self.cx, &*self.log, &replicator).await?;
         }
         Ok(())
     }
 
+    /// Forgets a request when nothing is left of it; more may have been asked for meanwhile.
+    async fn complete(&self, replicator: &Arc<str>) -> Result<bool> {
+        let _requests = self.requests.lock().await;
+        let Some(request) = snapshot::progress(&self.cx, &*self.log, replicator).await? else {
+            return Ok(true);
+        };
+        for schema in self.source.resources(&self.cx).await? {
+            if request.left(&schema.name) != Left::Nothing {
+                return Ok(false);
+            }
+        }
+        snapshot::complete(&self.cx, &*self.log, replicator).await?;
+        Ok(true)
+    }
+
     /// Returns whether the resource may have more rows.
     async fn snapshot_page(&self, replicator: &Arc<str>, resource: &str) -> Result<bool> {
+        let _requests = self.requests.lock().await;
         let request: Request =
             snapshot::progress(&self.cx, &*self.log, replicator).await?.unwrap_or_default();
         let Left::After(after) = request.left(resource) else { return Ok(false) };

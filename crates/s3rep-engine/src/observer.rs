@@ -132,6 +132,14 @@ impl LaneGauge {
         *lock(&self.state) = state;
     }
 
+    /// A lane that ends in trouble keeps saying which.
+    pub(crate) fn end(&self) {
+        let mut state = lock(&self.state);
+        if matches!(*state, LaneState::Starting | LaneState::Running) {
+            *state = LaneState::Ended;
+        }
+    }
+
     pub(crate) fn read(&self) -> LaneProgress {
         LaneProgress {
             replicator: self.replicator.clone(),

@@ -47,6 +47,7 @@ pub struct Pipeline {
     gauges: Vec<Arc<LaneGauge>>,
     options: PipelineOptions,
     observer: Observer,
+    requests: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Options of a whole run.
@@ -106,7 +107,16 @@ impl Pipeline {
         let gauges =
             replicators.iter().map(|replicator| Arc::new(LaneGauge::new(replicator.id().clone()))).collect();
         let options = PipelineOptions::default();
-        Ok(Self { cx, source, log, replicators, gauges, options, observer: Observer::new() })
+        Ok(Self {
+            cx,
+            source,
+            log,
+            replicators,
+            gauges,
+            options,
+            observer: Observer::new(),
+            requests: Arc::default(),
+        })
     }
 
     /// The same pipeline with these options.
@@ -147,6 +157,7 @@ impl Pipeline {
             run.starting.recv().await;
             let captured = run.capturer.once().await;
             let drained = run.drain(None).await;
+            self.trim().await;
             let report = captured.and_then(|report| drained.map(|()| self.report(report)))?;
             // A lane may also have asked later, when it made a table anew or found its destination replaced.
             let open = snapshot::requests(&self.cx, &*self.log).await?;
@@ -162,8 +173,9 @@ impl Pipeline {
     /// As [`Pipeline::run_once`].
     pub async fn drain(&self) -> Result<RunReport> {
         let run = self.start(true).await?;
-        run.drain(None).await?;
-        Ok(self.report(PassReport::default()))
+        let drained = run.drain(None).await;
+        self.trim().await;
+        drained.map(|()| self.report(PassReport::default()))
     }
 
     /// Follows the source until `shutdown`, then drains what is captured within
@@ -193,14 +205,20 @@ impl Pipeline {
     pub async fn request_sync(&self, replicator: &str) -> Result<()> {
         let lease = self.log.acquire(&self.cx, replicator, s3rep_core::StartAt::End).await?;
         let end = self.log.extent(&self.cx).await?.last;
+        // In this order: ended in between, the mark is still there.
+        {
+            let _requests = self.requests.lock().await;
+            snapshot::request(&self.cx, &*self.log, replicator).await?;
+        }
         if lease.needs_resync.is_some() {
             self.log.reset(&self.cx, replicator, lease.fence, end, None).await?;
         }
-        snapshot::request(&self.cx, &*self.log, replicator).await
+        Ok(())
     }
 
     async fn start(&self, runs_once: bool) -> Result<Run> {
-        let schemas = Schemas::new(self.source.resources(&self.cx).await?);
+        let schemas = Schemas::recall(&self.cx, &*self.log).await?;
+        schemas.remember(&self.cx, &*self.log, self.source.resources(&self.cx).await?).await?;
         let (drain_to, drained_to) = watch::channel(None);
         let stopped = CancellationToken::new();
         let (started, starting) = mpsc::channel(1);
@@ -217,6 +235,8 @@ impl Pipeline {
                 fence: 0,
                 starting: Some(started.clone()),
                 begins_again: AtomicBool::new(false),
+                acknowledged: Mutex::default(),
+                requests: self.requests.clone(),
             };
             lanes.spawn(lane.run());
         }
@@ -228,6 +248,7 @@ impl Pipeline {
             observer: self.observer.clone(),
             replicators: self.replicators.iter().map(|replicator| replicator.id().clone()).collect(),
             told: Mutex::default(),
+            requests: self.requests.clone(),
         };
         let (cx, log) = (self.cx.clone(), self.log.clone());
         Ok(Run { cx, log, lanes, starting, capturer, drain_to, stopped, errors: Errors::default() })
@@ -237,17 +258,22 @@ impl Pipeline {
     async fn trim_now_and_then(&self) {
         loop {
             self.cx.sleep(self.options.trim_interval).await;
-            match self.log.trim(&self.cx, self.options.retention).await {
-                Ok(trimmed) => {
-                    for replicator in trimmed.fell_behind {
-                        self.observer.emit(Event::NeedsResync {
-                            replicator: replicator.into(),
-                            reason: "it fell behind what the log keeps".to_owned(),
-                        });
-                    }
+            self.trim().await;
+        }
+    }
+
+    /// Applies retention. A log that cannot be trimmed now is trimmed at the next occasion.
+    async fn trim(&self) {
+        match self.log.trim(&self.cx, self.options.retention).await {
+            Ok(trimmed) => {
+                for replicator in trimmed.fell_behind {
+                    self.observer.emit(Event::NeedsResync {
+                        replicator: replicator.into(),
+                        reason: "it fell behind what the log keeps".to_owned(),
+                    });
                 }
-                Err(error) => tracing::warn!(error = error.report(), "the log could not be trimmed"),
             }
+            Err(error) => tracing::warn!(error = error.report(), "the log could not be trimmed"),
         }
     }
 

@@ -5,7 +5,11 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use s3rep_core::ResourceSchema;
+use s3rep_core::{ChangeLog, Context, ResourceSchema, Result, StateWrite};
+use serde_json::{Map, Value, json};
+
+/// Where the shapes are remembered in the log's state.
+const SPACE: &str = "schemas";
 
 type ByName = HashMap<Arc<str>, Arc<ResourceSchema>>;
 
@@ -15,22 +19,62 @@ pub(crate) struct Schemas {
     known: Arc<RwLock<ByName>>,
 }
 
-impl Schemas {
-    pub(crate) fn new(resources: Vec<Arc<ResourceSchema>>) -> Self {
-        let schemas = Self::default();
-        schemas.publish(resources);
-        schemas
-    }
+fn write(schema: &ResourceSchema) -> StateWrite {
+    let attributes: Map<String, Value> = schema
+        .attributes
+        .iter()
+        .map(|attribute| (attribute.name.clone(), attribute.definition.clone()))
+        .collect();
+    let value = json!({"version": schema.version, "attributes": attributes}).to_string();
+    StateWrite { space: SPACE.to_owned(), key: schema.name.to_string(), value: Some(value.into_bytes()) }
+}
 
-    /// Takes the resources of a pass. A resource that is gone keeps its shape: its last deletes need it.
-    pub(crate) fn publish(&self, resources: Vec<Arc<ResourceSchema>>) {
+/// What cannot be read is as good as forgotten.
+fn parse(name: &str, value: &[u8]) -> Option<ResourceSchema> {
+    let value: Value = serde_json::from_slice(value).ok()?;
+    ResourceSchema::parse(name, value["version"].as_str()?, value["attributes"].as_object()?).ok()
+}
+
+impl Schemas {
+    /// Takes the resources of a pass, and returns those that are new or changed. A resource that is gone keeps
+    /// its shape: its last deletes need it.
+    pub(crate) fn publish(&self, resources: Vec<Arc<ResourceSchema>>) -> Vec<Arc<ResourceSchema>> {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = Vec::new();
         for schema in resources {
             // An unchanged shape keeps its place in memory, so that comparing it stays cheap.
             if known.get(&schema.name).is_none_or(|old| *old != schema) {
-                known.insert(schema.name.clone(), schema);
+                known.insert(schema.name.clone(), schema.clone());
+                changed.push(schema);
             }
         }
+        changed
+    }
+
+    /// Reads what earlier runs remembered, for resources that are gone by now.
+    pub(crate) async fn recall(cx: &Context, log: &dyn ChangeLog) -> Result<Self> {
+        const MAX: usize = 100_000;
+        let remembered = log.scan(cx, SPACE, None, MAX).await?;
+        let schemas = Self::default();
+        schemas.publish(
+            remembered.iter().filter_map(|(name, value)| parse(name, value)).map(Arc::new).collect(),
+        );
+        Ok(schemas)
+    }
+
+    /// Takes the resources of a pass and makes what is new of them durable.
+    pub(crate) async fn remember(
+        &self,
+        cx: &Context,
+        log: &dyn ChangeLog,
+        resources: Vec<Arc<ResourceSchema>>,
+    ) -> Result<()> {
+        let changed = self.publish(resources);
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let writes: Vec<_> = changed.iter().map(|schema| write(schema)).collect();
+        log.append(cx, &[], &writes).await.map(drop)
     }
 
     /// The shape of a resource. One that nobody has seen (it was removed while the program was down) has no

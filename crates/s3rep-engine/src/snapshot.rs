@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use s3rep_core::{ChangeLog, Context, Error, ErrorKind, Mapping, Result, StateWrite};
+use s3rep_core::{ChangeLog, Context, Error, ErrorKind, Mapping, Operation, Result, StateWrite};
 use serde_json::{Value, json};
 
 const REQUESTS: &str = "snapshot";
@@ -98,13 +98,17 @@ pub(crate) async fn remember_routes(
     replicator: &str,
     mapping: &Mapping,
 ) -> Result<()> {
-    let routes: BTreeSet<(String, String)> = mapping
+    // One entry for each operation, so that a route that takes more of them than before counts as added.
+    const OPERATIONS: [Operation; 3] = [Operation::Insert, Operation::Update, Operation::Delete];
+    let routes: BTreeSet<(String, String, Operation)> = mapping
         .all_routes()
         .iter()
-        .map(|route| (route.resource.to_string(), route.table.to_string()))
+        .flat_map(|route| OPERATIONS.map(|operation| (route, operation)))
+        .filter(|(route, operation)| route.accepts(*operation))
+        .map(|(route, operation)| (route.resource.to_string(), route.table.to_string(), operation))
         .collect();
     let before = log.get(cx, ROUTES, replicator).await?;
-    let before: Option<BTreeSet<(String, String)>> =
+    let before: Option<BTreeSet<(String, String, Operation)>> =
         before.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     if before.as_ref() == Some(&routes) {
         return Ok(());
@@ -113,9 +117,14 @@ pub(crate) async fn remember_routes(
     let added: BTreeSet<String> = before
         .iter()
         .flat_map(|before| routes.difference(before))
-        .map(|(resource, _)| resource.clone())
+        .map(|(resource, ..)| resource.clone())
         .collect();
     if !added.is_empty() {
+        tracing::warn!(
+            replicator,
+            ?added,
+            "routes were added: their records follow; `s3rep verify --repair` finds rows that were deleted meanwhile"
+        );
         writes.push(with_resources(cx, log, replicator, added).await?);
     }
     log.append(cx, &[], &writes).await.map(drop)
@@ -130,6 +139,40 @@ pub(crate) async fn request_resource(
 ) -> Result<()> {
     let write = with_resources(cx, log, replicator, BTreeSet::from([resource.to_owned()])).await?;
     log.append(cx, &[], &[write]).await.map(drop)
+}
+
+/// Whether schema synchronisation has made this table before: made once more, it is empty.
+pub(crate) async fn was_made(
+    cx: &Context,
+    log: &dyn ChangeLog,
+    replicator: &str,
+    table: &str,
+) -> Result<bool> {
+    Ok(log.get(cx, &made(replicator), table).await?.is_some())
+}
+
+/// Remembers that a table was made.
+pub(crate) async fn remember_made(
+    cx: &Context,
+    log: &dyn ChangeLog,
+    replicator: &str,
+    table: &str,
+) -> Result<()> {
+    log.append(cx, &[], &[state(&made(replicator), table, &Value::Bool(true))]).await.map(drop)
+}
+
+/// Forgets every table of a destination that begins anew.
+pub(crate) async fn forget_made(cx: &Context, log: &dyn ChangeLog, replicator: &str) -> Result<()> {
+    const MAX: usize = 100_000;
+    let space = made(replicator);
+    let tables = log.scan(cx, &space, None, MAX).await?;
+    let forget = |(key, _)| StateWrite { space: space.clone(), key, value: None };
+    let writes: Vec<_> = tables.into_iter().map(forget).collect();
+    log.append(cx, &[], &writes).await.map(drop)
+}
+
+fn made(replicator: &str) -> String {
+    format!("tables:{replicator}")
 }
 
 async fn with_resources(

@@ -93,8 +93,8 @@ fn replace(files: &Arc<Files>, options: &LogOptions, why: &str, events: &mut Vec
     let follows = match names.len() {
         0 => "its replicators cannot be read, so each begins anew with a snapshot".to_owned(),
         _ => format!(
-            "{} synchronised anew: {}",
-            if names.len() == 1 { "1 replicator is" } else { "these replicators are" },
+            "{} `s3rep sync`: {}",
+            if names.len() == 1 { "1 replicator needs" } else { "these replicators need" },
             names.join(", ")
         ),
     };

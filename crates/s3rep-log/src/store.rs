@@ -296,7 +296,7 @@ impl Store {
                 let mended = Replicator::behind(name, fence, self.meta.partitions, trimmed, why);
                 tracing::error!(
                     replicator = mended.name,
-                    "cursors in the log are damaged; it is synchronised anew"
+                    "cursors in the log are damaged; it needs `s3rep sync`"
                 );
                 mended.write(&mut self.db)?;
                 Ok(mended)

@@ -69,6 +69,9 @@ pub async fn open_source(cx: &Context, config: &SourceConfig) -> Result<Arc<Tail
     if let Some(passphrase) = &config.passphrase {
         options.passphrase = passphrase.clone();
     }
+    if let Some(parallelism) = config.parallelism {
+        options.files.threads = parallelism;
+    }
     let database = Database::connect_with(config.url.expose(), options).await?;
     let defaults = TailOptions::default();
     let options = TailOptions {

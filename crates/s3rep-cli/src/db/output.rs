@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Stdout, Write};
 
 use s3rep::{Error, ErrorKind, Record, Result};
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde::Serialize;
 use serde_json::Value;
 
 /// Standard output. Once its reader is gone (`| head`) nothing is written any more, and that is no error.
@@ -31,7 +31,7 @@ impl Output {
 
     /// A record in a line, without its internal members.
     pub(super) fn record(&mut self, record: &Record) -> Result<()> {
-        self.json(&Public(record))
+        self.json(record)
     }
 
     /// Text and a line break.
@@ -91,18 +91,5 @@ impl Output {
                     .with_source(error))
             }
         }
-    }
-}
-
-/// A record without the members that s3db.js keeps for itself.
-struct Public<'a>(&'a Record);
-
-impl Serialize for Public<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        for (name, value) in self.0.iter().filter(|(name, _)| !name.starts_with('_')) {
-            map.serialize_entry(name, value)?;
-        }
-        map.end()
     }
 }

@@ -148,6 +148,9 @@ impl Parser {
         if resource.is_empty() || table.is_empty() {
             return self.problem(path, "a name is empty");
         }
+        if resource.contains('*') {
+            return self.problem(path, "patterns such as '*' are not here yet; list the resources");
+        }
         if self.routes.iter().any(|route| &*route.table == table) {
             return self.problem(
                 path,

@@ -72,6 +72,7 @@ impl Lane {
         parking: &std::sync::Mutex<Parking>,
     ) -> Result<Delivered> {
         let mut delivered = Delivered::default();
+        let changes = self.without_oversized(table, changes, parking, &mut delivered);
         let changes = self.without_parked(table, changes, parking, &mut delivered);
         self.park_early(&mut delivered).await?;
         let mut pieces = VecDeque::from([Piece { changes, whole, tries: Tries::default() }]);
@@ -140,10 +141,6 @@ impl Lane {
     }
 
     async fn attempt(&self, table: &Arc<Table>, piece: &mut Piece) -> Result<Outcome> {
-        let too_large = self.too_large(&piece.changes);
-        if !too_large.is_empty() {
-            return Ok(Outcome { rejected: too_large });
-        }
         // The replicator's own cursors say all that the table's would.
         let cursors = if piece.whole.is_empty() {
             window::table_cursors(&table.name, &piece.changes)
@@ -163,6 +160,7 @@ impl Lane {
         let outcome = self.limited(self.replicator.sink().apply(&self.cx, batch)).await?;
         self.cx.failpoint("engine.applied")?;
         if outcome.rejected.is_empty() {
+            self.acknowledge(&batch.progress);
             self.gauge.wrote(batch.changes.len());
             self.observer.emit(Event::Replicated {
                 replicator: self.replicator.id().clone(),
@@ -174,20 +172,35 @@ impl Lane {
         Ok(outcome)
     }
 
-    fn too_large(&self, changes: &[RowChange]) -> Vec<Rejected> {
+    /// Parks records that no batch of this destination can hold, before it sees them.
+    fn without_oversized(
+        &self,
+        table: &Arc<Table>,
+        changes: Vec<RowChange>,
+        parking: &std::sync::Mutex<Parking>,
+        delivered: &mut Delivered,
+    ) -> Vec<RowChange> {
         let limit = self.replicator.sink().capability().limits.record_bytes;
         if limit >= window::WINDOW_BYTES && changes.len() > 1 {
-            return Vec::new();
+            return changes;
         }
-        let oversized = changes.iter().enumerate().filter(|(_, change)| window::size_of_row(change) > limit);
-        oversized
-            .map(|(index, _)| Rejected {
-                index,
-                error: Error::new(ErrorKind::TooLarge, "the record is larger than the destination takes")
-                    .with_scope(Scope::Record)
-                    .with_context("limit", format!("{limit} bytes")),
-            })
-            .collect()
+        let (fitting, oversized): (Vec<_>, Vec<_>) =
+            changes.into_iter().partition(|change| window::size_of_row(change) <= limit);
+        for change in oversized {
+            let error = Error::new(ErrorKind::TooLarge, "the record is larger than the destination takes")
+                .with_scope(Scope::Record)
+                .with_context("limit", format!("{limit} bytes"));
+            self.park(table, &change, &error, 0, parking, delivered);
+        }
+        fitting
+    }
+
+    /// Remembers what the destination said that it has.
+    fn acknowledge(&self, progress: &Progress) {
+        let mut acknowledged = lock(&self.acknowledged);
+        for cursor in &progress.cursors {
+            acknowledged.insert((cursor.table.clone(), cursor.partition), cursor.seq);
+        }
     }
 
     /// Stores cursors without rows, where the destination keeps cursors.
@@ -196,7 +209,10 @@ impl Lane {
             return Ok(());
         }
         let progress = self.progress(cursors);
-        self.patiently("", |lane| async { lane.replicator.sink().advance(&lane.cx, &progress).await }).await
+        self.patiently("", |lane| async { lane.replicator.sink().advance(&lane.cx, &progress).await })
+            .await?;
+        self.acknowledge(&progress);
+        Ok(())
     }
 
     pub(super) fn progress(&self, cursors: Vec<CursorMove>) -> Progress {
@@ -374,7 +390,7 @@ impl Lane {
 
     /// Waits after a temporary failure. An outage has no end of its own, but a run that is to end does not
     /// wait longer than its retries.
-    async fn wait_out(
+    pub(super) async fn wait_out(
         &self,
         table: &Arc<str>,
         failures: &mut u32,
@@ -388,23 +404,33 @@ impl Lane {
         let delay = policy.delay(*failures, self.cx.random()).max(after.unwrap_or_default());
         *failures = failures.saturating_add(1);
         self.wait_before_retry(table, *failures, delay, error).await?;
-        if error.scope() >= Scope::Sink { self.still_there().await } else { Ok(()) }
+        self.still_there(error, failures).await
     }
 
     /// After trouble with the destination as a whole: is it the one that was written to? One that was emptied,
-    /// replaced or restored meanwhile makes the lane begin again.
-    async fn still_there(&self) -> Result<()> {
-        if !self.replicator.sink().capability().transactional_cursor || self.fence == 0 {
+    /// replaced or restored meanwhile makes the lane begin again. Nothing is written before it has answered.
+    async fn still_there(&self, trouble: &Error, failures: &mut u32) -> Result<()> {
+        let has_cursors = self.replicator.sink().capability().transactional_cursor;
+        if trouble.scope() < Scope::Sink || !has_cursors || lock(&self.acknowledged).is_empty() {
             return Ok(());
         }
-        let Ok(stored) = self.limited(self.replicator.sink().cursors(&self.cx, self.replicator.id())).await
-        else {
-            return Ok(());
+        let policy = self.replicator.options().retry;
+        let stored = loop {
+            match self.limited(self.replicator.sink().cursors(&self.cx, self.replicator.id())).await {
+                Ok(stored) => break stored,
+                Err(error) if self.until.stopped.is_cancelled() => return Err(error),
+                Err(error) if self.until.runs_once && *failures >= policy.max_retries => {
+                    return Err(self.give_up(&error));
+                }
+                Err(error) => {
+                    *failures = failures.saturating_add(1);
+                    self.gauge.enter(LaneState::Retrying(with_advice(&error)));
+                    self.sleep(policy.delay(*failures, self.cx.random())).await?;
+                }
+            }
         };
-        let committed = self.committed().await?;
-        let Some(reason) = position::went_back(&committed, stored.as_ref(), &self.log.id()) else {
-            return Ok(());
-        };
+        let went_back = position::went_back(&lock(&self.acknowledged), stored.as_ref(), &self.log.id());
+        let Some(reason) = went_back else { return Ok(()) };
         tracing::warn!(replicator = %self.replicator.id(), reason, "finding out anew where the destination stands");
         self.begins_again.store(true, Ordering::Relaxed);
         Err(cancelled())
@@ -440,7 +466,8 @@ impl Lane {
                 .emit(Event::Stopped { replicator: self.replicator.id().clone(), error: with_advice(error) });
         }
         *failures = failures.saturating_add(1);
-        self.sleep(self.replicator.options().retry.max_delay).await
+        self.sleep(self.replicator.options().retry.max_delay).await?;
+        self.still_there(error, failures).await
     }
 
     fn give_up(&self, error: &Error) -> Error {
@@ -463,10 +490,17 @@ impl Lane {
 
     /// Runs one call of a sink within the timeout, and gives it up when the run is stopped.
     async fn limited<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            result = self.within_timeout(call) => result,
+            () = self.until.stopped.cancelled() => Err(cancelled()),
+        }
+    }
+
+    /// Runs one call of a sink within the timeout, also when the run is stopped.
+    pub(super) async fn within_timeout<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let timeout = self.replicator.options().timeout;
         tokio::select! {
             result = call => result,
-            () = self.until.stopped.cancelled() => Err(cancelled()),
             () = self.cx.sleep(timeout) => Err(Error::new(
                 ErrorKind::Timeout,
                 format!("no answer from the destination within {} s", timeout.as_secs_f64()),
@@ -476,7 +510,7 @@ impl Lane {
     }
 }
 
-fn cancelled() -> Error {
+pub(super) fn cancelled() -> Error {
     Error::new(ErrorKind::Cancelled, "the run was stopped").with_scope(Scope::Process)
 }
 

@@ -28,7 +28,7 @@ use self::{
     window::{Router, Window},
 };
 use crate::{
-    observer::{LaneGauge, LaneState, Observer, with_advice},
+    observer::{LaneGauge, LaneState, Observer, lock, with_advice},
     replicator::Replicator,
     schemas::Schemas,
     snapshot,
@@ -64,7 +64,14 @@ pub(crate) struct Lane {
     pub(crate) starting: Option<mpsc::Sender<()>>,
     /// The destination is not the one that was written to: find out anew where it stands.
     pub(crate) begins_again: AtomicBool,
+    /// The cursors that the destination has acknowledged in this run.
+    pub(crate) acknowledged: Mutex<Acknowledged>,
+    /// Held while a snapshot request is read and written: the capture works requests off meanwhile.
+    pub(crate) requests: Arc<tokio::sync::Mutex<()>>,
 }
+
+/// The last place of each cursor, by table and partition.
+pub(crate) type Acknowledged = HashMap<(Arc<str>, Partition), Seq>;
 
 impl Lane {
     /// Moves changes until [`Until`] says so.
@@ -77,7 +84,7 @@ impl Lane {
         while self.begins_again.swap(false, Ordering::Relaxed) {
             result = self.run_to_end().await;
         }
-        self.gauge.enter(LaneState::Ended);
+        self.gauge.end();
         match result {
             Err(error) if error.kind() == ErrorKind::Cancelled => Ok(()),
             Err(error) => {
@@ -93,20 +100,24 @@ impl Lane {
 
     async fn run_to_end(&mut self) -> Result<()> {
         let position = self.start().await?;
+        let requests = self.requests.clone();
+        let held = requests.lock().await;
         snapshot::remember_routes(&self.cx, &*self.log, self.replicator.id(), self.replicator.mapping())
             .await?;
+        drop(held);
         self.starting = None;
         let parking = Parking::load(&self.cx, &*self.log, self.replicator.id()).await?;
         let moved = self.follow(position, parking).await;
         if self.begins_again.load(Ordering::Relaxed) {
             return moved;
         }
-        let closed = self.replicator.sink().close(&self.cx).await;
+        let closed = self.within_timeout(self.replicator.sink().close(&self.cx)).await;
         moved.and(closed)
     }
 
     /// Acquires the cursors and finds out where the destination stands.
     async fn start(&mut self) -> Result<Positions> {
+        lock(&self.acknowledged).clear();
         self.patiently("", |lane| async { lane.replicator.sink().check(&lane.cx).await }).await?;
         let id = self.replicator.id().clone();
         let extent = self.log.extent(&self.cx).await?;
@@ -156,7 +167,11 @@ impl Lane {
     /// Skips what the log holds and asks the capture for every current record instead.
     async fn start_with_snapshot(&self, lease: &Lease) -> Result<Positions> {
         let end = self.log.extent(&self.cx).await?.last;
-        snapshot::request(&self.cx, &*self.log, self.replicator.id()).await?;
+        {
+            let _requests = self.requests.lock().await;
+            snapshot::forget_made(&self.cx, &*self.log, self.replicator.id()).await?;
+            snapshot::request(&self.cx, &*self.log, self.replicator.id()).await?;
+        }
         self.log.reset(&self.cx, self.replicator.id(), self.fence, end, None).await?;
         Ok(Positions::new(vec![end; lease.cursors.len()]))
     }
@@ -207,8 +222,23 @@ impl Lane {
         Ok(own.map(|state| state.cursors).unwrap_or_default())
     }
 
+    /// Moves the log's cursors. Not under the timeout of writes: the log answers when its disk does, and giving
+    /// up on it would only hide what became of the commit.
     async fn commit(&self, commit: Commit<'_>) -> Result<()> {
-        self.patiently("", |lane| async move { lane.log.commit(&lane.cx, commit).await }).await
+        let mut failures = 0;
+        loop {
+            let error = tokio::select! {
+                result = self.log.commit(&self.cx, commit) => match result {
+                    Ok(()) => return Ok(()),
+                    Err(error) => error,
+                },
+                () = self.until.stopped.cancelled() => return Err(deliver::cancelled()),
+            };
+            if !error.is_temporary() {
+                return Err(error);
+            }
+            self.wait_out(&Arc::from(""), &mut failures, None, &error).await?;
+        }
     }
 }
 
@@ -306,7 +336,7 @@ impl Writer<'_> {
     }
 
     async fn flush(&self) {
-        if let Err(error) = self.lane.replicator.sink().flush(&self.lane.cx).await {
+        if let Err(error) = self.lane.within_timeout(self.lane.replicator.sink().flush(&self.lane.cx)).await {
             tracing::warn!(replicator = %self.lane.replicator.id(), error = with_advice(&error), "flush failed");
         }
     }
@@ -430,6 +460,14 @@ impl Writer<'_> {
             })
         };
         let count = window.damaged.iter().filter(|entry| lost(entry)).count();
+        if count > 0 && self.lane.until.runs_once {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("{count} entries of the log were damaged and set aside"),
+            )
+            .with_scope(Scope::Sink)
+            .with_advice("run `s3rep sync` for this replicator"));
+        }
         if count > 0 {
             self.lane.observer.emit(Event::NeedsResync {
                 replicator: self.lane.replicator.id().clone(),
@@ -453,12 +491,16 @@ impl Lane {
         if plan.statements.is_empty() {
             return Ok(None);
         }
-        if plan.destructive && plan.creates {
-            // The table begins empty, and its cursor says that it is full. Asked before it is dropped: a crash
+        if plan.creates && (plan.destructive || snapshot::was_made(cx, log, id, &table.name).await?) {
+            // The table begins empty, and its cursor says that it is full. Asked before it is made: a crash
             // between the two costs a snapshot and no row.
+            let _requests = self.requests.lock().await;
             snapshot::request_resource(cx, log, id, &table.schema.name).await?;
         }
         schema.execute(cx, &plan).await?;
+        if plan.creates {
+            snapshot::remember_made(cx, log, id, &table.name).await?;
+        }
         Ok(Some((plan.creates, plan.statements.len())))
     }
 }

@@ -4,6 +4,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use s3rep_core::{Lease, Partition, Seq, StoredCursors};
 
+use super::Acknowledged;
+
 /// Everything up to these places is in the destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Positions {
@@ -100,24 +102,23 @@ pub(super) fn reconcile(
     Reconciled::At(positions)
 }
 
-/// Why a destination that was written to before is not where the log says it is, if so.
+/// Why a destination does not hold what it acknowledged in this run, if so.
 pub(super) fn went_back(
-    committed: &[Seq],
+    acknowledged: &Acknowledged,
     stored: Option<&StoredCursors>,
     log: &str,
 ) -> Option<&'static str> {
-    if committed.iter().all(|&seq| seq == Seq(0)) {
-        return None;
-    }
     let Some(stored) = stored.filter(|stored| stored.log == log.into()) else {
-        return Some("it was emptied or replaced");
+        return (!acknowledged.is_empty()).then_some("it was emptied or replaced");
     };
-    let mut positions = Positions::new(vec![Seq(0); committed.len()]);
-    for cursor in stored.cursors.iter().filter(|cursor| cursor.table.is_empty()) {
-        positions.advance(cursor.partition, cursor.seq);
-    }
-    let is_behind =
-        (0..).map(Partition).zip(committed).any(|(partition, &seq)| positions.of(partition) < seq);
+    let holds = |table: &Arc<str>, partition: Partition, seq: Seq| {
+        stored.cursors.iter().any(|cursor| {
+            cursor.partition == partition
+                && cursor.seq >= seq
+                && (cursor.table.is_empty() || cursor.table == *table)
+        })
+    };
+    let is_behind = acknowledged.iter().any(|((table, partition), &seq)| !holds(table, *partition, seq));
     is_behind.then_some("it was restored from a copy")
 }
 
@@ -167,13 +168,18 @@ mod tests {
 
     #[test]
     fn a_destination_that_went_back_is_noticed() {
-        let committed = [Seq(4), Seq(5)];
-        let whole = |log, first| stored(log, &[("", 0, first), ("", 1, 5)]);
-        assert_eq!(went_back(&committed, Some(&whole("l", 4)), "l"), None);
-        assert!(went_back(&committed, Some(&whole("l", 3)), "l").is_some());
-        assert!(went_back(&committed, Some(&whole("other", 4)), "l").is_some());
-        assert!(went_back(&committed, None, "l").is_some());
-        assert_eq!(went_back(&[Seq(0)], None, "l"), None);
+        let acknowledged = Acknowledged::from([
+            (("".into(), Partition(0)), Seq(4)),
+            (("cars".into(), Partition(1)), Seq(5)),
+        ]);
+        let holds = |log, whole, cars| stored(log, &[("", 0, whole), ("cars", 1, cars)]);
+        assert_eq!(went_back(&acknowledged, Some(&holds("l", 4, 5)), "l"), None);
+        assert_eq!(went_back(&acknowledged, Some(&stored("l", &[("", 0, 4), ("", 1, 6)])), "l"), None);
+        assert!(went_back(&acknowledged, Some(&holds("l", 3, 5)), "l").is_some());
+        assert!(went_back(&acknowledged, Some(&holds("l", 4, 4)), "l").is_some());
+        assert!(went_back(&acknowledged, Some(&holds("other", 4, 5)), "l").is_some());
+        assert!(went_back(&acknowledged, None, "l").is_some());
+        assert_eq!(went_back(&Acknowledged::new(), None, "l"), None);
     }
 
     #[test]

@@ -57,7 +57,8 @@ impl Router {
         let mut window = Window { next: page.next, damaged: page.damaged, ..Window::default() };
         let mut places: HashMap<Arc<str>, usize> = HashMap::new();
         for entry in page.entries {
-            window.ends.insert(entry.partition, entry.seq);
+            // Where the destination stands further already, its cursor must not go back with the log's.
+            window.ends.insert(entry.partition, entry.seq.max(self.start.of(entry.partition)));
             let is_for_others =
                 entry.change.target.as_ref().is_some_and(|target| target != self.replicator.id());
             if is_for_others || self.start.passed(entry.partition, entry.seq) {

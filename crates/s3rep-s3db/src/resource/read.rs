@@ -125,9 +125,15 @@ impl Resource {
 
     /// Reads and decodes the records of some ids, in their order, `None` where there is none.
     pub(crate) async fn read_many(&self, ids: Vec<Arc<str>>) -> Result<Vec<Option<Decoded>>> {
-        let keys = ids.iter().map(|id| record_key(self.name(), id)).collect::<Result<Vec<_>>>()?;
-        let objects = self.database.store.get_many(self.cx(), &keys).await;
-        let mut work: Vec<_> = ids.into_iter().zip(objects).collect();
+        // A name that is no id, put there by somebody else, is that object's trouble alone.
+        let keys: Vec<_> = ids.iter().map(|id| record_key(self.name(), id)).collect();
+        let wanted: Vec<String> = keys.iter().flatten().cloned().collect();
+        let mut objects = self.database.store.get_many(self.cx(), &wanted).await.into_iter();
+        let mut work: Vec<_> = ids
+            .into_iter()
+            .zip(keys)
+            .map(|(id, key)| (id, key.and_then(|_| objects.next().unwrap_or(Ok(None)))))
+            .collect();
         let mut tasks = Vec::new();
         while !work.is_empty() {
             let rest = work.split_off(work.len().min(DECODE_CHUNK));

@@ -210,7 +210,10 @@ impl Source for TailSource {
                 page: &mut page,
                 report: &mut report,
             };
-            comparison.run().await.map_err(|error| error.with_context("resource", &name))?;
+            if let Err(error) = comparison.run().await {
+                problem.get_or_insert(error.with_context("resource", &name));
+                continue;
+            }
             if known != Some(&ended) {
                 page.write(ended.write(&name)?);
             }

@@ -74,6 +74,10 @@ impl Comparison<'_, '_> {
                         break;
                     }
                     todo.push(Todo::Gone { id: key, known: value });
+                    if todo.len() >= self.batch {
+                        self.settle(std::mem::take(&mut todo)).await?;
+                        bytes = 0;
+                    }
                 }
                 if !self.reread
                     && let Some(value) = &remembered
