@@ -2,9 +2,9 @@
 
 use clap::Args;
 use s3rep::{
-    Error, Result, RouteMode,
+    Error, Result, Route, RouteMode,
     config::{Config, ReplicatorConfig},
-    core::{AttributeType, Context, ResourceSchema, Source},
+    core::{AttributeType, Context, ResourceSchema, Source, Table},
     open_source, replicators,
 };
 use serde_json::{Value, json};
@@ -123,12 +123,46 @@ async fn destination(
     }
     let Some(resources) = resources else { return };
     for route in replicator.mapping.all_routes() {
-        if resources.iter().all(|schema| schema.name != route.resource) {
-            let detail = format!(
-                "the source has no resource '{}' yet; it is replicated when it appears",
-                route.resource
-            );
-            findings.warn(&what, detail);
+        match resources.iter().find(|schema| schema.name == route.resource) {
+            Some(schema) => table(cx, replicator, route, schema, &what, findings).await,
+            None => {
+                let resource = &route.resource;
+                let detail =
+                    format!("the source has no resource '{resource}' yet; it is replicated when it appears");
+                findings.warn(&what, detail);
+            }
         }
+    }
+}
+
+/// Whether a table fits, or what would be done about it.
+async fn table(
+    cx: &Context,
+    replicator: &ReplicatorConfig,
+    route: &Route,
+    schema: &Arc<ResourceSchema>,
+    what: &str,
+    findings: &mut Findings,
+) {
+    let sink = &replicator.sink;
+    let mode = route.mode.unwrap_or(sink.capability().default_mode());
+    let table = Table { name: route.table.clone(), mode, schema: schema.clone() };
+    let looked = async {
+        if let Some(sync) = sink.schema_sync() {
+            let have = sync.inspect(cx, &table).await?;
+            return sync.plan(&table, have.as_ref()).map(Some);
+        }
+        if let Some(readback) = sink.readback() {
+            readback.rows(cx, &table, None, 1).await?;
+        }
+        Ok::<_, Error>(None)
+    };
+    match looked.await {
+        Ok(Some(plan)) if plan.creates => findings.good(what, format!("creates table {}", table.name)),
+        Ok(Some(plan)) if !plan.statements.is_empty() => {
+            findings.good(what, format!("alters table {}", table.name))
+        }
+        Ok(_) => {}
+        Err(error) => findings.bad(what, &error),
     }
 }
