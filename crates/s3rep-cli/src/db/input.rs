@@ -40,13 +40,13 @@ pub(super) fn read_record(what: &'static str) -> Result<Record> {
 fn parse(bytes: &[u8]) -> Result<Value> {
     // serde_json names the place and what it expected there, never the text.
     serde_json::from_slice(bytes)
-        .map_err(|error| Error::new(ErrorKind::ConfigInvalid, format!("this is not JSON: {error}")))
+        .map_err(|error| Error::new(ErrorKind::InvalidValue, format!("this is not JSON: {error}")))
 }
 
 fn object(value: Value) -> Result<Record> {
     match value {
         Value::Object(record) => Ok(record),
-        _ => Err(Error::new(ErrorKind::ConfigInvalid, "what is expected is a JSON object: { … }")),
+        _ => Err(Error::new(ErrorKind::InvalidValue, "what is expected is a JSON object: { … }")),
     }
 }
 
