@@ -244,6 +244,22 @@ async fn a_rejected_record_is_parked_and_its_neighbours_are_written() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_that_is_too_large_is_parked_before_the_destination_sees_it() {
+    for mut capability in [FULL, NO_CURSOR] {
+        capability.limits.record_bytes = 200;
+        let world = World::with_cars(5);
+        world.source.insert("cars", "big", json!({"name": "x".repeat(1_000)}));
+        let (sink, place) = faulty(capability);
+        let report = world.once(upsert("copy", again(&sink))).await.unwrap();
+        assert_eq!(report.parked, 1);
+        let mut expected = world.source.rows("cars");
+        expected.remove("big");
+        assert_eq!(place.rows("cars"), expected);
+        sink.assert_contract();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_newer_change_supersedes_what_is_parked_on_an_upsert_route() {
     let world = World::with_cars(5);
     let (sink, place) = faulty(FULL);

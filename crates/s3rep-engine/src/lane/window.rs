@@ -205,7 +205,7 @@ pub(super) fn cursors(table: &Arc<str>, ends: &BTreeMap<Partition, Seq>) -> Vec<
 
 #[cfg(test)]
 mod tests {
-    use s3rep_core::{ChangeId, Operation, Timestamp};
+    use s3rep_core::{Change, ChangeId, Mapping, Operation, Timestamp};
 
     use super::*;
 
@@ -241,6 +241,39 @@ mod tests {
             coalesce(&mut changes);
             assert_eq!(seqs(&changes), kept, "{keys:?}");
         }
+    }
+
+    #[test]
+    fn what_the_destination_has_is_skipped_and_its_cursor_does_not_go_back() {
+        let entry = |seq| Entry {
+            seq: Seq(seq),
+            partition: Partition(0),
+            logged_at: Timestamp(0),
+            change: Change {
+                change_id: ChangeId([0; 16]),
+                resource: "cars".into(),
+                id: format!("car-{seq}").into(),
+                operation: Operation::Insert,
+                data: Some(Arc::default()),
+                before: None,
+                timestamp: Timestamp(0),
+                schema_version: "v1".into(),
+                target: (seq == 12).then(|| "another".into()),
+            },
+        };
+        let mapping = Mapping::new(vec![s3rep_core::Route::new("cars", "cars")]);
+        let sink = Arc::new(s3rep_testkit::sink::MemorySink::new());
+        let replicator = Arc::new(Replicator::new("copy", mapping, sink).unwrap());
+        let mut router = Router::new(replicator, Schemas::default(), Positions::new(vec![Seq(10)]));
+        let page =
+            |seqs: &[u64]| Page { entries: seqs.iter().map(|&seq| entry(seq)).collect(), ..Page::default() };
+
+        let passed = router.route(page(&[3, 4]));
+        assert!(passed.tables.is_empty());
+        assert_eq!(passed.ends[&Partition(0)], Seq(10));
+        let mixed = router.route(page(&[10, 11, 12]));
+        assert_eq!(seqs(&mixed.tables[0].changes), [11]);
+        assert_eq!(mixed.ends[&Partition(0)], Seq(12));
     }
 
     #[test]
