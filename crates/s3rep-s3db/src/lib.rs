@@ -46,6 +46,8 @@ pub use format::{
     StoredObject, check_id, id_of_key, new_id, partition_prefix, record_key, record_prefix,
 };
 pub use resource::{Records, Resource};
-pub use store::{FileOptions, FileStore, Listing, MemoryStore, ObjectMeta, ObjectStore, PutCondition};
+pub use store::{
+    BodyChange, FileOptions, FileStore, Listing, MemoryStore, ObjectMeta, ObjectStore, PutCondition, Requests,
+};
 pub use tail::{TailOptions, TailSource};
 pub use url::open_store;

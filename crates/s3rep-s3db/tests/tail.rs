@@ -11,8 +11,8 @@ use s3rep_core::{
     Context, ErrorKind, Operation, Result, SnapshotRows, Source, SourceState, StateWrite, Timestamp,
 };
 use s3rep_s3db::{
-    Database, DatabaseOptions, FileOptions, FileStore, Listing, MemoryStore, ObjectMeta, ObjectStore,
-    PutCondition, Resource, StoredObject, TailOptions, TailSource,
+    BodyChange, Database, DatabaseOptions, FileOptions, FileStore, Listing, MemoryStore, ObjectMeta,
+    ObjectStore, PutCondition, Resource, StoredObject, TailOptions, TailSource,
 };
 use serde_json::json;
 
@@ -299,6 +299,9 @@ impl ObjectStore for Coarse {
     }
     async fn put(&self, cx: &Context, key: &str, object: &StoredObject, on: PutCondition) -> Result<()> {
         self.0.put(cx, key, object, on).await
+    }
+    async fn modify(&self, cx: &Context, key: &str, change: &BodyChange<'_>) -> Result<()> {
+        self.0.modify(cx, key, change).await
     }
     async fn delete(&self, cx: &Context, key: &str) -> Result<()> {
         self.0.delete(cx, key).await

@@ -53,6 +53,13 @@ pub struct StoredObject {
     pub content_type: Option<String>,
 }
 
+impl StoredObject {
+    /// An object of nothing but a JSON body, such as `s3db.json`.
+    pub(crate) fn json(body: Bytes) -> Self {
+        Self { body, content_type: Some("application/json".to_owned()), metadata: Vec::new() }
+    }
+}
+
 /// What a record's write needs to be put under its key, and the record as a later read returns it.
 #[derive(Clone, Debug)]
 pub struct Encoded {

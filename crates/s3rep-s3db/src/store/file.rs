@@ -7,7 +7,8 @@ use bytes::Bytes;
 use s3rep_core::{Context, Error, ErrorKind, Result};
 
 use super::{
-    Listing, ObjectMeta, ObjectStore, PutCondition, file_io::Files, file_list::FileListing, normalize_prefix,
+    BodyChange, Listing, ObjectMeta, ObjectStore, PutCondition, file_io::Files, file_list::FileListing,
+    normalize_prefix,
 };
 use crate::format::StoredObject;
 
@@ -131,6 +132,15 @@ impl ObjectStore for FileStore {
     ) -> Result<()> {
         let (files, key, object, now) = (self.files.clone(), key.to_owned(), object.clone(), cx.now());
         blocking(move || files.write(&key, &object, condition, now)).await
+    }
+
+    async fn modify(&self, cx: &Context, key: &str, change: &BodyChange<'_>) -> Result<()> {
+        let files = self.files.clone();
+        let _alone = blocking(move || files.lock()).await?;
+        if let Some(body) = change(self.get_body(cx, key).await?)? {
+            self.put(cx, key, &StoredObject::json(body), PutCondition::Always).await?;
+        }
+        Ok(())
     }
 
     async fn delete(&self, _: &Context, key: &str) -> Result<()> {

@@ -25,6 +25,8 @@ use crate::format::StoredObject;
 pub(super) const SIDECAR: &str = ".meta.json";
 /// Where files are written before they are renamed into place.
 pub(super) const TEMPORARY: &str = ".s3rep-tmp";
+/// The file in there that processes lock to be alone.
+const LOCK: &str = "lock";
 
 /// How often an object is read again while a writer is between its two files, with growing pauses: 60 ms in
 /// all, some hundred times what a writer needs.
@@ -209,6 +211,18 @@ impl Files {
         Ok(())
     }
 
+    /// Waits until no other process that asks for it has the lock, and holds it until it is dropped.
+    pub(super) fn lock(&self) -> Result<File> {
+        let directory = self.base.join(TEMPORARY);
+        let path = directory.join(LOCK);
+        let locked = fs::create_dir_all(&directory).and_then(|()| {
+            let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+            file.lock()?;
+            Ok(file)
+        });
+        locked.map_err(|error| io_error(&error, "lock", &path))
+    }
+
     fn stripe(&self, key: &str) -> std::sync::MutexGuard<'_, ()> {
         let hash = key.bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
         self.stripes[hash % self.stripes.len()].lock().unwrap_or_else(PoisonError::into_inner)
@@ -347,6 +361,10 @@ fn remove_leftover(path: &Path) -> Result<()> {
 /// Removes what processes that died left behind. Whoever cannot do it leaves it.
 fn clear_stale(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        // Whoever holds it would go on with a file that nobody else sees.
+        if entry.file_name() == LOCK {
+            continue;
+        }
         let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
         if age.is_some_and(|age| age > STALE) {
             let _ = fs::remove_file(entry.path());

@@ -10,7 +10,9 @@ use std::{
 use async_trait::async_trait;
 use s3rep_core::{Context, Result, Timestamp};
 
-use super::{Listing, ObjectMeta, ObjectStore, PutCondition, already_exists, normalize, normalize_prefix};
+use super::{
+    BodyChange, Listing, ObjectMeta, ObjectStore, PutCondition, already_exists, normalize, normalize_prefix,
+};
 use crate::format::StoredObject;
 
 /// Objects in memory. Clones share them; they are gone with the last clone.
@@ -37,6 +39,13 @@ struct Content {
     objects: BTreeMap<String, Stored>,
     /// Writes so far: the version of the last one.
     writes: u64,
+}
+
+impl Content {
+    fn put(&mut self, key: String, object: StoredObject, now: Timestamp) {
+        self.writes += 1;
+        self.objects.insert(key, Stored { object, version: self.writes, modified: now });
+    }
 }
 
 struct Stored {
@@ -128,9 +137,17 @@ impl ObjectStore for MemoryStore {
         if condition == PutCondition::IfAbsent && content.objects.contains_key(&key) {
             return Err(already_exists(&key));
         }
-        content.writes += 1;
-        let stored = Stored { object: object.clone(), version: content.writes, modified: cx.now() };
-        content.objects.insert(key, stored);
+        content.put(key, object.clone(), cx.now());
+        Ok(())
+    }
+
+    async fn modify(&self, cx: &Context, key: &str, change: &BodyChange<'_>) -> Result<()> {
+        let key = self.full(key)?;
+        let mut content = self.shared.lock();
+        let body = content.objects.get(&key).map(|stored| stored.object.body.clone());
+        if let Some(body) = change(body)? {
+            content.put(key, StoredObject::json(body), cx.now());
+        }
         Ok(())
     }
 

@@ -73,17 +73,81 @@ pub trait ObjectStore: Send + Sync + Debug + 'static {
         condition: PutCondition,
     ) -> Result<()>;
 
+    /// Replaces the body of an object by what `change` makes of it, with no other writer in between: when one
+    /// came first, `change` is called again with what that one wrote. It gets `None` when there is no object,
+    /// and returns `None` to leave it as it is. The object keeps no metadata.
+    ///
+    /// Between processes on one file store, only those that use this method are kept apart.
+    ///
+    /// # Errors
+    /// What `change` says; a temporary [`ErrorKind::Contention`] when others are always first; otherwise as
+    /// [`ObjectStore::put`].
+    async fn modify(&self, cx: &Context, key: &str, change: &BodyChange<'_>) -> Result<()>;
+
     /// Removes an object; one that is not there is no error.
     ///
     /// # Errors
     /// When the store refuses it.
     async fn delete(&self, cx: &Context, key: &str) -> Result<()>;
 
+    /// Removes several objects, each with its own outcome. Stores override it with whatever makes many cheap.
+    async fn delete_many(&self, cx: &Context, keys: &[String]) -> Vec<Result<()>> {
+        let mut outcomes = Vec::with_capacity(keys.len());
+        for key in keys {
+            outcomes.push(self.delete(cx, key).await);
+        }
+        outcomes
+    }
+
     /// Starts a listing of the keys that begin with `prefix`, after the key `after`. Reads nothing yet.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidValue`] when the prefix leads out of the store.
     fn list(&self, prefix: &str, after: Option<&str>) -> Result<Box<dyn Listing>>;
+
+    /// Bytes of metadata that an object of this store holds, as s3db.js counts them: 2,047 as on AWS.
+    fn metadata_limit(&self) -> usize {
+        2047
+    }
+
+    /// Calls that are worth making at once: 64 by default.
+    fn parallelism(&self) -> usize {
+        64
+    }
+
+    /// Whether s3db.js takes turns at `s3db.json` and sequences through lock objects here, as it does on S3.
+    fn has_lock_objects(&self) -> bool {
+        false
+    }
+
+    /// The requests made so far, where they cost money.
+    fn requests(&self) -> Option<Requests> {
+        None
+    }
+}
+
+/// What [`ObjectStore::modify`] does to a body.
+pub type BodyChange<'a> = dyn Fn(Option<Bytes>) -> Result<Option<Bytes>> + Send + Sync + 'a;
+
+/// Requests made to a store that bills them, tries again included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Requests {
+    /// `LIST`, billed like writes.
+    pub lists: u64,
+    /// `GET` and `HEAD`.
+    pub reads: u64,
+    /// `PUT` and `COPY`.
+    pub writes: u64,
+    /// `DELETE`, which costs nothing.
+    pub deletes: u64,
+}
+
+impl Requests {
+    /// What they cost in US dollars at the list price of S3 Standard in us-east-1: $0.005 a thousand for `PUT`,
+    /// `COPY` and `LIST`, $0.0004 a thousand for `GET` and `HEAD`.
+    pub fn cost(self) -> f64 {
+        ((self.lists + self.writes) as f64 * 0.005 + self.reads as f64 * 0.0004) / 1000.0
+    }
 }
 
 /// A listing in progress: it keeps whatever its store needs to go on (a continuation token, the sorted names
@@ -172,6 +236,12 @@ fn already_exists(key: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_of_listing_a_page_a_second() {
+        let day = Requests { lists: 86_400, reads: 1_000, ..Requests::default() };
+        assert!((day.cost() - 0.4324).abs() < 1e-9);
+    }
 
     #[test]
     fn keys_are_joined_as_paths_and_never_leave_the_store() {
