@@ -177,7 +177,10 @@ impl Database {
         let format = match formats.get(name) {
             Some(format) => format.clone(),
             None => {
-                let format = Arc::new(ResourceFormat::new(&known.document, name, &self.inner.passphrase)?);
+                let format = Arc::new(
+                    ResourceFormat::new(&known.document, name, &self.inner.passphrase)?
+                        .with_metadata_limit(self.inner.store.metadata_limit()),
+                );
                 formats.insert(name.to_owned(), format.clone());
                 format
             }

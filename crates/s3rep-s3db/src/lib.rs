@@ -6,6 +6,7 @@
 //!
 //! ```
 //! use s3rep_s3db::{Database, DatabaseOptions, ResourceConfig};
+//! use s3rep_core::Record;
 //! use serde_json::json;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -19,12 +20,11 @@
 //! })).expect("a configuration as s3db.js takes it");
 //! let cars = shop.create_resource(&config).await?;
 //!
-//! let record = |value: serde_json::Value| value.as_object().cloned().unwrap_or_default();
-//! cars.insert(record(json!({"id": "car-1", "model": "Fiesta", "year": 1976, "origin": "Europe"}))).await?;
-//! cars.update("car-1", record(json!({"year": 1977}))).await?;
-//! assert_eq!(cars.get("car-1").await?["year"], 1977);
+//! cars.insert(json!({"id": "car-1", "model": "Fiesta", "year": 1976, "origin": "Europe"})).await?;
+//! cars.update("car-1", json!({"year": 1977})).await?;
+//! assert_eq!(cars.get::<Record>("car-1").await?["year"], 1977);
 //!
-//! let europe = cars.by_partition("byOrigin", &record(json!({"origin": "Europe"})))?.page(10).await?;
+//! let europe = cars.by_partition("byOrigin", &Record::from_iter([("origin".into(), "Europe".into())]))?.page(10).await?;
 //! assert_eq!(&*europe[0].id, "car-1");
 //! # Ok(())
 //! # }
@@ -43,7 +43,7 @@ pub use database::{Database, DatabaseOptions};
 pub use format::primitives;
 pub use format::{
     Behavior, Document, Encoded, Entropy, Partition, Repair, ResourceConfig, ResourceEntry, ResourceFormat,
-    StoredObject, check_id, id_of_key, new_id, partition_prefix, record_key, record_prefix,
+    Stamps, StoredObject, check_id, id_of_key, new_id, partition_prefix, record_key, record_prefix,
 };
 pub use resource::{Records, Resource};
 pub use store::{

@@ -32,7 +32,7 @@ async fn records_are_inserted_read_updated_and_deleted_with_their_references() {
             ))
             .await
             .unwrap();
-        assert_eq!(cars.get("a").await.unwrap(), inserted, "{name}");
+        assert_eq!(cars.get::<Record>("a").await.unwrap(), inserted, "{name}");
         let reference = |origin: &str, year: u32, id: &str| {
             [
                 format!("resource=cars/partition=byOrigin/origin={origin}/id={id}"),
@@ -59,13 +59,13 @@ async fn records_are_inserted_read_updated_and_deleted_with_their_references() {
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         assert!(error.to_string().contains("cars") && !error.report().contains("Golf"), "{error}");
         for missing in [
-            cars.get("b").await.unwrap_err(),
+            cars.get::<Record>("b").await.unwrap_err(),
             cars.update("b", Record::new()).await.unwrap_err(),
             cars.delete("b").await.unwrap_err(),
         ] {
             assert_eq!(missing.kind(), ErrorKind::NotFound);
         }
-        assert_eq!(cars.find("b").await.unwrap(), None);
+        assert_eq!(cars.find::<Record>("b").await.unwrap(), None);
 
         let generated = cars.insert(record(json!({"model": "Golf"}))).await.unwrap();
         let id = generated["id"].as_str().unwrap();
@@ -236,7 +236,7 @@ async fn many_writers_of_one_record_leave_it_and_its_references_in_step() {
         for task in tasks {
             task.await.unwrap();
         }
-        let last = cars.get("a").await.unwrap();
+        let last: Record = cars.get("a").await.unwrap();
         let mut expected = cars.format().partition_keys("a", &last).unwrap();
         expected.sort();
         let keys = keys(&database).await;
@@ -256,7 +256,7 @@ async fn a_record_that_cannot_be_decoded_is_named_and_can_be_deleted() {
     common::spoil(&database, "cars", "b").await;
     let page = cars.page(None, 10).await.unwrap();
     assert_eq!(page.iter().map(|row| row.record.is_ok()).collect::<Vec<_>>(), [true, false, true]);
-    let error = cars.get("b").await.unwrap_err();
+    let error = cars.get::<Record>("b").await.unwrap_err();
     assert!(error.report().contains('b'), "{error}");
     cars.delete("b").await.unwrap();
     assert!(keys(&database).await.iter().all(|key| !key.ends_with("id=b")));

@@ -65,7 +65,7 @@ async fn every_record_is_what_s3db_js_reads(base: &Path) {
     }
     assert_eq!(count, 5_243);
     let cars = database.resource("cars").unwrap();
-    assert_eq!(&cars.get("car-007").await.unwrap(), &expected["cars"]["car-007"]);
+    assert_eq!(&cars.get::<s3rep_core::Record>("car-007").await.unwrap(), &expected["cars"]["car-007"]);
     assert!(cars.exists("car-007").await.unwrap() && !cars.exists("car-999").await.unwrap());
     let page = cars.page(Some("car-400"), 3).await.unwrap();
     assert_eq!(page.iter().map(|row| &*row.id).collect::<Vec<_>>(), ["car-401", "car-402", "car-403"]);
@@ -109,7 +109,7 @@ async fn a_record_written_again_has_the_bytes_that_s3db_js_wrote(base: &Path) {
         ("weather", "2012-01-01", &["data/id=2012-01-01"]),
     ] {
         let resource = database.resource(resource).unwrap();
-        let record = resource.get(id).await.unwrap();
+        let record: s3rep_core::Record = resource.get(id).await.unwrap();
         let files: Vec<_> =
             files.iter().map(|file| base.join(format!("resource={}/{file}", resource.name()))).collect();
         let sidecar = |file: &Path| {

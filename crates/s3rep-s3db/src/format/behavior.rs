@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::{StoredObject, js, text};
 
-/// User metadata that an S3 object holds, as s3db.js counts it.
-const LIMIT: usize = 2047;
+/// User metadata that an object holds on AWS, as s3db.js counts it.
+pub(super) const LIMIT: usize = 2047;
 /// `createdAt` and `updatedAt` with their texts.
 const TIMESTAMPS: usize = 2 * (9 + 24);
 /// `$truncated` and `true`.
@@ -54,6 +54,8 @@ impl Behavior {
 pub(super) struct Fields<'a> {
     /// Without `_v`.
     pub(super) fields: Vec<(String, Value)>,
+    /// User metadata that an object of the store holds.
+    pub(super) limit: usize,
     pub(super) version: &'a str,
     pub(super) timestamps: bool,
     /// Counted where the behavior counts it.
@@ -83,10 +85,10 @@ pub(super) fn size(value: &Value) -> usize {
 }
 
 /// Bytes that are left for fields.
-pub(super) fn effective(version: &str, timestamps: bool, id: Option<&str>) -> usize {
+pub(super) fn effective(limit: usize, version: &str, timestamps: bool, id: Option<&str>) -> usize {
     let overhead =
         2 + version.len() + if timestamps { TIMESTAMPS } else { 0 } + id.map_or(0, |id| 2 + id.len());
-    LIMIT.saturating_sub(overhead)
+    limit.saturating_sub(overhead)
 }
 
 impl Fields<'_> {
@@ -122,7 +124,7 @@ impl Fields<'_> {
     }
 
     fn effective(&self) -> usize {
-        effective(self.version, self.timestamps, self.id)
+        effective(self.limit, self.version, self.timestamps, self.id)
     }
 
     fn total(&self) -> usize {

@@ -39,6 +39,7 @@ pub use definition::ResourceConfig;
 pub use document::{Document, Repair, ResourceEntry};
 pub use keys::{Partition, check_id, id_of_key, new_id, partition_prefix, record_key, record_prefix};
 pub use resource::ResourceFormat;
+pub use write::Stamps;
 
 /// What an object store holds for one key.
 ///

@@ -14,5 +14,5 @@ pub fn sizes(
     id: Option<&str>,
 ) -> (usize, usize) {
     let total = fields.iter().map(|(key, value)| key.len() + super::behavior::size(value)).sum();
-    (total, super::behavior::effective(version, timestamps, id))
+    (total, super::behavior::effective(super::behavior::LIMIT, version, timestamps, id))
 }

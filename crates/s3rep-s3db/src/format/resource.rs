@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     Behavior, Document, StoredObject,
+    behavior::LIMIT,
     document::ResourceEntry,
     keys::{Partition, check_name},
     plan::Plan,
@@ -27,6 +28,7 @@ pub struct ResourceFormat {
     pub(super) auto_decrypt: bool,
     pub(super) paranoid: bool,
     pub(super) id_size: usize,
+    pub(super) metadata_limit: usize,
     pub(super) passphrase: Secret,
     /// Versions that have keys of their own, with their keys and paths.
     pub(super) older_maps: Vec<(String, Vec<(String, String)>)>,
@@ -121,9 +123,16 @@ impl ResourceFormat {
                 .and_then(|size| usize::try_from(size).ok())
                 .filter(|size| (1..=512).contains(size))
                 .unwrap_or(22),
+            metadata_limit: LIMIT,
             passphrase: passphrase.clone(),
             older_maps: older_maps(entry),
         })
+    }
+
+    /// The same for a store whose objects hold so many bytes of metadata: 2,047 by default, as AWS does.
+    #[must_use]
+    pub fn with_metadata_limit(self, metadata_limit: usize) -> Self {
+        Self { metadata_limit, ..self }
     }
 
     /// The attributes.

@@ -18,6 +18,27 @@ use super::{
     text,
 };
 
+/// Where `createdAt` and `updatedAt` of a whole record come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stamps {
+    /// Both are now: a new record.
+    New,
+    /// `createdAt` is kept if it is given: a record in place of another.
+    Replaced,
+    /// Both are as given, or absent: the copy of a record of another database.
+    Given,
+}
+
+impl Stamps {
+    fn keep(self, name: &str) -> bool {
+        match self {
+            Self::New => false,
+            Self::Replaced => name == "createdAt",
+            Self::Given => true,
+        }
+    }
+}
+
 /// What encoding collects on its way through a record.
 struct Writing<'a> {
     format: &'a ResourceFormat,
@@ -51,6 +72,20 @@ impl ResourceFormat {
         entropy: &mut dyn Entropy,
         now: Timestamp,
     ) -> Result<Encoded> {
+        self.encode_whole(record, Stamps::New, entropy, now)
+    }
+
+    /// As [`ResourceFormat::encode_insert`], for a record that may be there already.
+    ///
+    /// # Errors
+    /// As [`ResourceFormat::encode_insert`].
+    pub fn encode_whole(
+        &self,
+        record: &Record,
+        stamps: Stamps,
+        entropy: &mut dyn Entropy,
+        now: Timestamp,
+    ) -> Result<Encoded> {
         let id = match record.get("id") {
             None | Some(Value::Null) => new_id(entropy, self.id_size),
             Some(Value::String(id)) => id.clone(),
@@ -66,7 +101,9 @@ impl ResourceFormat {
         if self.timestamps {
             // given or not, they come after the other members
             for name in ["createdAt", "updatedAt"] {
-                values.insert(name.into(), now.to_string().into());
+                let given = values.shift_remove(name).filter(|given| stamps.keep(name) && !given.is_null());
+                let missing = || (stamps != Stamps::Given).then(|| now.to_string().into());
+                values.extend(given.or_else(missing).map(|value| (name.to_owned(), value)));
             }
         }
         self.encode(&id, values, &[], &[], false, None, entropy)
@@ -144,6 +181,7 @@ impl ResourceFormat {
             known.into_iter().filter_map(|(leaf, value)| Some((leaf, value?))).collect();
         let fields = Fields {
             fields,
+            limit: self.metadata_limit,
             version: self.version(),
             timestamps: self.timestamps,
             id: (update && self.behavior == Behavior::EnforceLimits).then_some(id),
