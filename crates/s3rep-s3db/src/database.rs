@@ -3,21 +3,27 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
 
 use bytes::Bytes;
-use s3rep_core::{Context, Error, ErrorKind, Result, Secret};
+use s3rep_core::{Context, Error, ErrorKind, Result, Secret, Timestamp};
 use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::{
     context,
-    format::{Document, Repair, ResourceConfig, ResourceFormat, StoredObject},
-    resource::Resource,
-    store::{FileOptions, ObjectStore, PutCondition},
-    url::open_store_with,
+    events::{DatabaseEvent, Events, Observers},
+    format::{Document, Repair, ResourceConfig, ResourceEntry, ResourceFormat, StoredObject},
+    hooks::Hooks,
+    lock::metadata_lock,
+    outbox::Outbox,
+    plugin::Plugin,
+    resource::{IdGenerator, Resource},
+    store::{ObjectStore, PutCondition},
+    url::{StoreOptions, open_store_with},
 };
 
 /// The key of the metadata document.
@@ -46,6 +52,11 @@ pub(crate) struct Inner {
     /// One writer of `s3db.json` in this process.
     writing: AsyncMutex<()>,
     stripes: Vec<AsyncMutex<()>>,
+    pub(crate) plugins: Mutex<Vec<Arc<dyn Plugin>>>,
+    pub(crate) observers: Observers,
+    hooks: Mutex<HashMap<String, Arc<Hooks>>>,
+    generators: Mutex<HashMap<String, Arc<IdGenerator>>>,
+    outbox: RwLock<Option<Arc<Outbox>>>,
 }
 
 /// `s3db.json` as it was read last.
@@ -69,8 +80,8 @@ pub struct DatabaseOptions {
     pub create: bool,
     /// Clock and randomness; those of the system by default.
     pub context: Context,
-    /// How a file store works; used by [`Database::connect_with`] only.
-    pub files: FileOptions,
+    /// How a store of a connection string works; used by [`Database::connect_with`] only.
+    pub store: StoreOptions,
 }
 
 impl Default for DatabaseOptions {
@@ -79,7 +90,7 @@ impl Default for DatabaseOptions {
             passphrase: Secret::from("secret"),
             create: false,
             context: context::system(),
-            files: FileOptions::default(),
+            store: StoreOptions::default(),
         }
     }
 }
@@ -99,7 +110,7 @@ impl Database {
     /// # Errors
     /// As [`Database::connect`].
     pub async fn connect_with(url: &str, options: DatabaseOptions) -> Result<Self> {
-        let store = open_store_with(url, options.files.clone())?;
+        let store = open_store_with(url, &options.store)?;
         Self::open(store, options).await
     }
 
@@ -111,8 +122,8 @@ impl Database {
         let cx = options.context;
         let known = match read(&*store, &cx).await {
             Err(error) if error.kind() == ErrorKind::NotFound && options.create => {
-                let document = Document::empty(cx.now());
-                match write(&*store, &cx, &document, PutCondition::IfAbsent).await {
+                let empty = StoredObject::json(Document::empty(cx.now()).to_bytes().into());
+                match store.put(&cx, METADATA, &empty, PutCondition::IfAbsent).await {
                     Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
                     _ => read(&*store, &cx).await?,
                 }
@@ -128,6 +139,11 @@ impl Database {
                 known: RwLock::new(Arc::new(known)),
                 writing: AsyncMutex::default(),
                 stripes: (0..STRIPES).map(|_| AsyncMutex::default()).collect(),
+                plugins: Mutex::default(),
+                observers: Observers::default(),
+                hooks: Mutex::default(),
+                generators: Mutex::default(),
+                outbox: RwLock::default(),
             }),
         })
     }
@@ -186,34 +202,136 @@ impl Database {
             }
         };
         drop(formats);
-        Ok(Resource::new(self.inner.clone(), format))
+        let created_by = known.document.resource(name).and_then(ResourceEntry::created_by);
+        Ok(Resource::new(self.inner.clone(), format, created_by.map(Arc::from)))
     }
 
-    /// Creates a resource, or a new version of it when the definition of an existing one changed. The
-    /// document is read anew first, so that resources of other writers stay.
+    /// Creates a resource, or a new version of it when the definition of an existing one changed.
+    ///
+    /// Nobody else's change of `s3db.json` is lost: it is read, changed and written with no other s3rep in
+    /// between, and on S3 under the lock object that s3db.js uses too.
     ///
     /// # Errors
-    /// [`ErrorKind::ConfigInvalid`] naming every problem of the configuration, and what the store says.
+    /// [`ErrorKind::ConfigInvalid`] naming every problem of the configuration; a temporary
+    /// [`ErrorKind::Contention`] when others hold `s3db.json`; and what the store says.
     pub async fn create_resource(&self, config: &ResourceConfig) -> Result<Resource> {
-        let (store, cx) = (&*self.inner.store, &self.inner.context);
-        let writing = self.inner.writing.lock().await;
-        let fresh = read(store, cx).await?;
-        let mut document = fresh.document.clone();
-        document.put_resource(config, cx.now())?;
-        if document != fresh.document || !fresh.repairs.is_empty() {
-            if fresh.damaged {
-                let time = cx.now().to_string().replace([':', '.'], "-");
-                let copy = StoredObject { body: fresh.text.clone(), ..json_object() };
-                store
-                    .put(cx, &format!("{METADATA}.corrupted.{time}.backup"), &copy, PutCondition::Always)
-                    .await?;
-            }
-            document.touch(cx.now());
-            write(store, cx, &document, PutCondition::Always).await?;
+        let generator = IdGenerator::of(config)?;
+        self.change(&|document, now| document.put_resource(config, now).map(drop)).await?;
+        if let Some(generator) = generator {
+            lock(&self.inner.generators).insert(config.name.clone(), Arc::new(generator));
         }
+        self.created(&config.name).await
+    }
+
+    /// Gives a resource other attributes; everything else of its definition stays. Records are not rewritten:
+    /// those of attributes that are gone stay in the objects, under keys that are not used again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is no such resource, and as [`Database::create_resource`].
+    pub async fn update_attributes(&self, name: &str, attributes: &Map<String, Value>) -> Result<Resource> {
+        self.resource(name)?;
+        self.change(&|document, now| document.update_attributes(name, attributes, now).map(drop)).await?;
+        self.created(name).await
+    }
+
+    /// Shows a resource whose definition may be new to plugins and watchers.
+    async fn created(&self, name: &str) -> Result<Resource> {
+        let resource = self.resource(name)?;
+        self.show(&resource).await?;
+        let schema = resource.schema();
+        self.inner.observers.tell(|| DatabaseEvent::ResourceChanged {
+            resource: schema.name.clone(),
+            version: schema.version.clone(),
+        });
+        Ok(resource)
+    }
+
+    /// Changes `s3db.json`, if `change` does.
+    async fn change(
+        &self,
+        change: &(dyn Fn(&mut Document, Timestamp) -> Result<()> + Send + Sync),
+    ) -> Result<()> {
+        let (store, cx) = (&*self.inner.store, &self.inner.context);
+        let _writing = self.inner.writing.lock().await;
+        let lock = if store.has_lock_objects() { Some(metadata_lock(store, cx).await?) } else { None };
+        let changed = self.change_locked(change).await;
+        if let Some(lock) = lock {
+            lock.release(store, cx).await?;
+        }
+        changed?;
         self.inner.know(read(store, cx).await?);
-        drop(writing);
-        self.resource(&config.name)
+        Ok(())
+    }
+
+    async fn change_locked(
+        &self,
+        change: &(dyn Fn(&mut Document, Timestamp) -> Result<()> + Send + Sync),
+    ) -> Result<()> {
+        let (store, cx) = (&*self.inner.store, &self.inner.context);
+        let fresh = read(store, cx).await?;
+        let now = cx.now();
+        if fresh.damaged {
+            let time = now.to_string().replace([':', '.'], "-");
+            let copy = StoredObject::json(fresh.text.clone());
+            let key = format!("{METADATA}.corrupted.{time}.backup");
+            store.put(cx, &key, &copy, PutCondition::Always).await?;
+        }
+        let rewrite = |text: Option<Bytes>| {
+            let text = text.ok_or_else(|| missing(store))?;
+            if text != fresh.text && !is_json(&text) {
+                return Err(Error::new(
+                    ErrorKind::Contention,
+                    "s3db.json is being written by another program",
+                )
+                .temporary());
+            }
+            let (mut document, repairs) = Document::parse(&text);
+            let before = document.clone();
+            change(&mut document, now)?;
+            if document == before && repairs.is_empty() {
+                return Ok(None);
+            }
+            document.touch(now);
+            Ok(Some(document.to_bytes().into()))
+        };
+        store.modify(cx, METADATA, &rewrite).await
+    }
+
+    /// Captures every write through this database and its clones in an outbox, from now on: see
+    /// [`Outbox`]. First the writes are resolved that an earlier process was cut off in.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] when there is an outbox already.
+    pub async fn capture(&self, outbox: Outbox) -> Result<()> {
+        let outbox = Arc::new(outbox);
+        {
+            let mut place = self.inner.outbox.write().unwrap_or_else(PoisonError::into_inner);
+            if place.is_some() {
+                return Err(Error::new(ErrorKind::AlreadyExists, "the database has an outbox already")
+                    .with_context("database", self.location())
+                    .with_advice("use one replicator with all destinations"));
+            }
+            *place = Some(outbox.clone());
+        }
+        if let Err(error) = outbox.resolve_all(&self.inner.context, self).await {
+            // They stay open, and the tail or the next write of the record looks again.
+            tracing::warn!("a write that was cut off is not resolved yet: {}", error.report());
+        }
+        Ok(())
+    }
+
+    /// Ends [`Database::capture`]. Writes under way are settled.
+    pub fn end_capture(&self) {
+        *self.inner.outbox.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub(crate) fn outbox(&self) -> Option<Arc<Outbox>> {
+        self.inner.outbox()
+    }
+
+    /// What happens in the database from now on.
+    pub fn events(&self) -> Events {
+        self.inner.observers.watch(None)
     }
 
     /// Reads `s3db.json` again when it changed; true when it did. Resources that were handed out before keep
@@ -266,6 +384,24 @@ impl Inner {
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
     }
 
+    pub(crate) fn outbox(&self) -> Option<Arc<Outbox>> {
+        self.outbox.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The hooks of a resource, shared by every handle to it.
+    pub(crate) fn hooks(&self, resource: &str) -> Arc<Hooks> {
+        lock(&self.hooks).entry(resource.to_owned()).or_default().clone()
+    }
+
+    /// How the ids of a resource are made, when this process was told.
+    pub(crate) fn generator(&self, resource: &str) -> Option<Arc<IdGenerator>> {
+        lock(&self.generators).get(resource).cloned()
+    }
+
+    pub(crate) fn generate_with(&self, resource: &str, generator: IdGenerator) {
+        lock(&self.generators).insert(resource.to_owned(), Arc::new(generator));
+    }
+
     /// The line of writers that a key stands in.
     pub(crate) fn stripe(&self, key: &str) -> &AsyncMutex<()> {
         let hash = key.bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
@@ -303,33 +439,31 @@ async fn read_once(store: &dyn ObjectStore, cx: &Context) -> Result<Known> {
     // The token is taken before the text, so that it is never newer than the text.
     let meta = store.head(cx, METADATA).await?;
     let Some(text) = store.get_body(cx, METADATA).await? else {
-        return Err(Error::new(ErrorKind::NotFound, "no database here")
-            .with_context("file", store.place(METADATA))
-            .with_advice("check the URL; `s3rep db create-resource` makes a database"));
+        return Err(missing(store));
     };
     let (document, repairs) = Document::parse(&text);
     Ok(Known {
         document,
         repairs,
-        damaged: serde_json::from_slice::<IgnoredAny>(&text).is_err(),
+        damaged: !is_json(&text),
         text,
         version: meta.filter(|meta| meta.settled).map(|meta| meta.version),
         formats: Mutex::default(),
     })
 }
 
-async fn write(
-    store: &dyn ObjectStore,
-    cx: &Context,
-    document: &Document,
-    condition: PutCondition,
-) -> Result<()> {
-    let object = StoredObject { body: document.to_bytes().into(), ..json_object() };
-    store.put(cx, METADATA, &object, condition).await
+fn is_json(text: &[u8]) -> bool {
+    serde_json::from_slice::<IgnoredAny>(text).is_ok()
 }
 
-fn json_object() -> StoredObject {
-    StoredObject { content_type: Some("application/json".to_owned()), ..StoredObject::default() }
+fn missing(store: &dyn ObjectStore) -> Error {
+    Error::new(ErrorKind::NotFound, "no database here")
+        .with_context("file", store.place(METADATA))
+        .with_advice("check the URL; `s3rep db create-resource` makes a database")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn damaged(store: &dyn ObjectStore, known: &Known) -> Error {

@@ -24,30 +24,44 @@
 //! cars.update("car-1", json!({"year": 1977})).await?;
 //! assert_eq!(cars.get::<Record>("car-1").await?["year"], 1977);
 //!
-//! let europe = cars.by_partition("byOrigin", &Record::from_iter([("origin".into(), "Europe".into())]))?.page(10).await?;
-//! assert_eq!(&*europe[0].id, "car-1");
+//! let european: Vec<Record> = cars.by_partition("byOrigin", json!({"origin": "Europe"}))?.records().await?;
+//! assert_eq!(european[0]["id"], "car-1");
 //! # Ok(())
 //! # }
 //! ```
 
 mod context;
 mod database;
+mod events;
 mod format;
+mod hooks;
+mod lock;
+mod outbox;
+mod plugin;
 mod resource;
 mod store;
+mod suggest;
 mod tail;
 mod url;
 
 pub use database::{Database, DatabaseOptions};
+pub use events::{DatabaseEvent, Events};
 #[doc(hidden)]
 pub use format::primitives;
 pub use format::{
     Behavior, Document, Encoded, Entropy, Partition, Repair, ResourceConfig, ResourceEntry, ResourceFormat,
     Stamps, StoredObject, check_id, id_of_key, new_id, partition_prefix, record_key, record_prefix,
 };
-pub use resource::{Records, Resource};
+pub use hooks::{Action, Call};
+pub use outbox::{Followed, Outbox};
+pub use plugin::Plugin;
+pub use resource::{Page, Query, Records, Resource};
 pub use store::{
     BodyChange, FileOptions, FileStore, Listing, MemoryStore, ObjectMeta, ObjectStore, PutCondition, Requests,
 };
+#[cfg(feature = "s3")]
+pub use store::{S3Options, S3Store};
 pub use tail::{TailOptions, TailSource};
-pub use url::open_store;
+pub use url::{
+    Connection, S3Connection, S3Credentials, StoreOptions, open_store, open_store_with,
+};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use s3rep_core::{Context, Result, RetryPolicy};
 use s3rep_engine::{DeliveryOptions, Pipeline, PipelineOptions, Replicator};
 use s3rep_log::{EmbeddedLog, LogOptions};
-use s3rep_s3db::{Database, DatabaseOptions, TailOptions, TailSource};
+use s3rep_s3db::{Database, DatabaseOptions, Followed, TailOptions, TailSource};
 
 use crate::config::{Config, SourceConfig};
 
@@ -70,13 +70,16 @@ pub async fn open_source(cx: &Context, config: &SourceConfig) -> Result<Arc<Tail
         options.passphrase = passphrase.clone();
     }
     if let Some(parallelism) = config.parallelism {
-        options.files.threads = parallelism;
+        options.store = options.store.with_parallelism(parallelism);
     }
     let database = Database::connect_with(config.url.expose(), options).await?;
     let defaults = TailOptions::default();
     let options = TailOptions {
         interval: config.interval.unwrap_or(defaults.interval),
-        resources: config.resources.clone(),
+        followed: match &config.resources {
+            Some(names) => Followed::Named(names.iter().cloned().collect()),
+            None => Followed::OfUsers,
+        },
         ..defaults
     };
     Ok(Arc::new(TailSource::new(database, options)))

@@ -1,6 +1,6 @@
 //! `s3db.json`, the document that says which resources a database has.
 
-use s3rep_core::{Result, Timestamp};
+use s3rep_core::{Error, ErrorKind, Result, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -147,6 +147,24 @@ impl Document {
         Ok(true)
     }
 
+    /// Gives a resource other attributes, with everything else of its definition as it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](s3rep_core::ErrorKind::NotFound) when there is no such resource, and as
+    /// [`Document::put_resource`].
+    pub fn update_attributes(
+        &mut self,
+        name: &str,
+        attributes: &Map<String, Value>,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let Some(entry) = self.resource(name) else {
+            return Err(Error::new(ErrorKind::NotFound, format!("there is no resource '{name}'")));
+        };
+        let config = ResourceConfig { attributes: attributes.clone(), ..entry.config(name)? };
+        self.put_resource(&config, now)
+    }
+
     /// Removes the resource from the document; its objects stay. True when it was there.
     pub fn remove_resource(&mut self, name: &str) -> bool {
         let resources = self.root.get_mut("resources").and_then(Value::as_object_mut);
@@ -179,6 +197,35 @@ impl<'a> ResourceEntry<'a> {
     /// The current version's declaration.
     pub fn attributes(self) -> Option<&'a Map<String, Value>> {
         self.current()?.get("attributes")?.as_object()
+    }
+
+    /// The configuration that makes the current version again.
+    ///
+    /// # Errors
+    /// When the definition is none of this version's.
+    pub(super) fn config(self, name: &str) -> Result<ResourceConfig> {
+        const STORED: [&str; 7] = [
+            "attributes",
+            "behavior",
+            "timestamps",
+            "paranoid",
+            "allNestedObjectsOptional",
+            "autoDecrypt",
+            "idSize",
+        ];
+        let version = self.current().into_iter().flatten();
+        let mut config: Map<String, Value> = version
+            .filter(|(member, _)| STORED.contains(&member.as_str()))
+            .map(|(member, value)| (member.clone(), value.clone()))
+            .collect();
+        config.insert("name".into(), name.into());
+        config.insert("partitions".into(), self.partitions().cloned().unwrap_or_default().into());
+        ResourceConfig::from_value(&config.into())
+    }
+
+    /// Who created it: `user`, or the name of a plugin.
+    pub fn created_by(self) -> Option<&'a str> {
+        self.raw().get("createdBy").and_then(Value::as_str)
     }
 
     pub(super) fn versions(self) -> Option<&'a Map<String, Value>> {

@@ -1,10 +1,17 @@
 //! Operations on the records of one resource.
 
+mod cursor;
+mod filter;
+mod ids;
+mod query;
 mod read;
 mod write;
 
 use std::{fmt, sync::Arc};
 
+use futures::FutureExt;
+pub(crate) use ids::IdGenerator;
+pub use query::{Page, Query};
 pub use read::Records;
 pub(crate) use read::{BATCH_BYTES, Decoded, Failed};
 use s3rep_core::{Context, Error, ErrorKind, Record, ResourceSchema, Result, Scope};
@@ -12,8 +19,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    database::Inner,
+    database::{Database, Inner},
+    events::Events,
     format::{ResourceFormat, StoredObject, record_key},
+    hooks::{Action, Call, Hooks, When},
     store::ObjectStore,
 };
 
@@ -25,17 +34,25 @@ use crate::{
 pub struct Resource {
     database: Arc<Inner>,
     format: Arc<ResourceFormat>,
+    hooks: Arc<Hooks>,
+    /// `user`, or the plugin that created it.
+    created_by: Option<Arc<str>>,
     /// Encoding and decoding derive keys from passwords: too slow for a thread of the runtime.
     slow: bool,
 }
 
 impl Resource {
-    pub(crate) fn new(database: Arc<Inner>, format: Arc<ResourceFormat>) -> Self {
+    pub(crate) fn new(
+        database: Arc<Inner>,
+        format: Arc<ResourceFormat>,
+        created_by: Option<Arc<str>>,
+    ) -> Self {
         let slow = format.schema().attributes.iter().any(|attribute| {
             let definition = attribute.definition.to_string();
             definition.contains("secret") || definition.contains("password")
         });
-        Self { database, format, slow }
+        let hooks = database.hooks(format.name());
+        Self { database, format, hooks, created_by, slow }
     }
 
     /// The resource's name.
@@ -51,6 +68,77 @@ impl Resource {
     /// How records are stored, for whatever this type does not say.
     pub fn format(&self) -> &Arc<ResourceFormat> {
         &self.format
+    }
+
+    /// Runs a hook before every `action` on this resource, through any handle of this process. It may change
+    /// what is to be written, which is checked afterwards, or refuse with an error. Hooks run in the order in
+    /// which they were added.
+    ///
+    /// It runs before the record's place in line is taken, so that it may use the database freely.
+    ///
+    /// ```
+    /// # use s3rep_s3db::{Action, Database, DatabaseOptions, ResourceConfig};
+    /// # use serde_json::json;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> s3rep_core::Result<()> {
+    /// # let options = DatabaseOptions { create: true, ..DatabaseOptions::default() };
+    /// # let database = Database::connect_with("memory://", options).await?;
+    /// # let config = json!({"name": "users", "attributes": {"email": "email"}});
+    /// # let users = database.create_resource(&ResourceConfig::from_value(&config)?).await?;
+    /// users.before(Action::Insert, |mut call| async move {
+    ///     let email = call.record["email"].as_str().unwrap_or_default().to_lowercase();
+    ///     call.record.insert("email".into(), email.into());
+    ///     Ok(call)
+    /// });
+    /// let user = users.insert(json!({"email": "Ana@Example.com"})).await?;
+    /// assert_eq!(user["email"], "ana@example.com");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn before<F>(&self, action: Action, hook: impl Fn(Call) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Result<Call>> + Send + 'static,
+    {
+        self.hooks.add(When::Before, action, Arc::new(move |call| hook(call).boxed()));
+    }
+
+    /// Runs a hook after every `action` on this resource that succeeded: after a write the record is stored and
+    /// captured. What the hook changes is what the caller gets; an error of it is what the caller gets too, and
+    /// undoes nothing.
+    pub fn after<F>(&self, action: Action, hook: impl Fn(Call) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Result<Call>> + Send + 'static,
+    {
+        self.hooks.add(When::After, action, Arc::new(move |call| hook(call).boxed()));
+    }
+
+    /// What happens to this resource's records from now on.
+    pub fn events(&self) -> Events {
+        self.database.observers.watch(Some(self.schema().name.clone()))
+    }
+
+    /// Gives the resource other attributes: see [`Database::update_attributes`](crate::Database::update_attributes). This handle keeps
+    /// its definition, the one returned has the new one.
+    ///
+    /// # Errors
+    /// As [`Database::update_attributes`](crate::Database::update_attributes).
+    pub async fn update_attributes(&self, attributes: &serde_json::Map<String, Value>) -> Result<Self> {
+        Database { inner: self.database.clone() }.update_attributes(self.name(), attributes).await
+    }
+
+    pub(crate) fn call(
+        &self,
+        action: Action,
+        id: Option<Arc<str>>,
+        record: Record,
+        before: Option<Arc<Record>>,
+    ) -> Call {
+        Call { action, resource: self.schema().name.clone(), id, record, before }
+    }
+
+    /// Runs hooks and returns the record that they leave.
+    pub(crate) async fn hooked(&self, when: When, call: Call) -> Result<Record> {
+        self.hooks.run(when, call).await.map(|call| call.record)
     }
 
     /// The record, as JSON ([`Record`]) or as a type of yours.
@@ -88,10 +176,11 @@ impl Resource {
     /// # Errors
     /// As [`Resource::get`].
     pub async fn find<T: DeserializeOwned>(&self, id: &str) -> Result<Option<T>> {
-        match self.load(id).await? {
-            Some((record, _)) => self.typed(id, record).map(Some),
-            None => Ok(None),
-        }
+        self.hooked(When::Before, self.call(Action::Get, Some(id.into()), Record::new(), None)).await?;
+        let Some((record, _)) = self.load(id).await? else { return Ok(None) };
+        let call = self.call(Action::Get, Some(id.into()), record, None);
+        let record = self.hooked(When::After, call).await?;
+        self.typed(id, record).map(Some)
     }
 
     /// Whether there is a record of that id, without reading it.
@@ -99,8 +188,12 @@ impl Resource {
     /// # Errors
     /// When the store cannot be read.
     pub async fn exists(&self, id: &str) -> Result<bool> {
-        let key = record_key(self.name(), id)?;
-        Ok(self.database.store.head(self.cx(), &key).await?.is_some())
+        self.hooked(When::Before, self.call(Action::Exists, Some(id.into()), Record::new(), None)).await?;
+        self.exists_unhooked(id).await
+    }
+
+    async fn exists_unhooked(&self, id: &str) -> Result<bool> {
+        Ok(self.database.store.head(self.cx(), &record_key(self.name(), id)?).await?.is_some())
     }
 
     /// Reads and decodes a record, with its object.

@@ -1,16 +1,33 @@
 //! Writing records.
 
-use futures::future::try_join_all;
-use s3rep_core::{Error, ErrorKind, Record, Result, Scope};
+use std::sync::Arc;
+
+use futures::{StreamExt, future::try_join_all, stream};
+use s3rep_core::{Error, ErrorKind, Operation, Record, Result, Scope};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Resource;
 use crate::{
     context::{ContextEntropy, SecureEntropy},
-    format::{Encoded, Stamps, new_id, record_key},
+    events::DatabaseEvent,
+    format::{Encoded, Stamps, id_of_key, new_id, record_key, record_prefix},
+    hooks::{Action, When},
+    outbox::{Found, OpenIntent, Outbox},
     store::PutCondition,
 };
+
+/// Records listed at once when all are deleted.
+const DELETED_AT_ONCE: usize = 1000;
+
+/// A write of one record whose place in line is held.
+struct Write<'a> {
+    operation: &'static str,
+    id: &'a str,
+    key: &'a str,
+    /// The record as it is.
+    found: Found,
+}
 
 impl Resource {
     /// Stores a new record and returns it as a later [`Resource::get`] does. Without an `id` it gets one from
@@ -21,23 +38,18 @@ impl Resource {
     /// problem of a record that does not fit the attributes. An error that names a `partition reference` means
     /// that the record itself is stored.
     pub async fn insert(&self, record: impl Serialize) -> Result<Record> {
-        let mut record = self.record_of(&record)?;
+        let record = self.record_of(&record)?;
+        let id = record.get("id").and_then(Value::as_str).map(Arc::from);
+        let mut record = self.hooked(When::Before, self.call(Action::Insert, id, record, None)).await?;
         let id = self.id_of(&mut record).await?;
         let key = record_key(self.name(), &id)?;
-        let _in_line = self.database.stripe(&key).lock().await;
-        let encoded = self.encode_whole("insert", &id, record, Stamps::New).await?;
-        let put = self.database.store.put(self.cx(), &key, &encoded.object, PutCondition::IfAbsent).await;
-        put.map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => Error::new(ErrorKind::AlreadyExists, "the record exists already")
-                .with_scope(Scope::Record)
-                .with_operation("insert")
-                .with_context("resource", self.name())
-                .with_context("id", &id)
-                .with_advice("update it, or insert it under another id"),
-            _ => self.about(error, "insert", &id),
-        })?;
-        self.refer("insert", &id, &[], &self.format.partition_keys(&id, &encoded.record)?).await?;
-        Ok(encoded.record)
+        let stored = {
+            let _in_line = self.database.stripe(&key).lock().await;
+            let encoded = self.encode_whole("insert", &id, record, Stamps::New).await?;
+            let write = Write { operation: "insert", id: &id, key: &key, found: Found::Absent };
+            self.store_record(write, encoded, PutCondition::IfAbsent, &[]).await?
+        };
+        self.written(Action::Insert, &id, stored, None).await
     }
 
     /// Merges `changes` into a record and returns the whole: dotted names set deep members, objects are merged
@@ -48,21 +60,38 @@ impl Resource {
     /// outcome does not fit the attributes. An error that names a `partition reference` means that the record
     /// itself is stored.
     pub async fn update(&self, id: &str, changes: impl Serialize) -> Result<Record> {
-        let changes = self.record_of(&changes)?;
+        self.merge(Action::Update, id, self.record_of(&changes)?).await
+    }
+
+    /// As [`Resource::update`], with the hooks of [`Action::Patch`]. s3db.js patches some records without
+    /// checking them and without telling anybody; here a patch is checked, told and replicated like any update.
+    ///
+    /// # Errors
+    /// As [`Resource::update`].
+    pub async fn patch(&self, id: &str, changes: impl Serialize) -> Result<Record> {
+        self.merge(Action::Patch, id, self.record_of(&changes)?).await
+    }
+
+    async fn merge(&self, action: Action, id: &str, changes: Record) -> Result<Record> {
+        let operation = if action == Action::Patch { "patch" } else { "update" };
+        let changes = self.hooked_write(action, id, changes).await?;
         let key = record_key(self.name(), id)?;
-        let _in_line = self.database.stripe(&key).lock().await;
-        let (previous, object) = self.load(id).await?.ok_or_else(|| self.missing(id))?;
-        // A record of another program may have partition values that make no key: it has no references then.
-        let old = self.format.partition_keys(id, &previous).unwrap_or_default();
-        let now = self.cx().now();
-        let encoded = self
-            .run(move |format| format.encode_update(&previous, &changes, &object, &mut SecureEntropy, now))
-            .await
-            .map_err(|error| self.about(error, "update", id))?;
-        let new = self.format.partition_keys(id, &encoded.record)?;
-        self.put(&key, &encoded, "update", id).await?;
-        self.refer("update", id, &old, &new).await?;
-        Ok(encoded.record)
+        let (stored, previous) = {
+            let _in_line = self.database.stripe(&key).lock().await;
+            self.resolve(id).await?;
+            let (previous, object) = self.load(id).await?.ok_or_else(|| self.missing(id))?;
+            let previous = Arc::new(previous);
+            // A record of another program may have partition values that make no key: it has no references.
+            let old = self.format.partition_keys(id, &previous).unwrap_or_default();
+            let (now, before) = (self.cx().now(), previous.clone());
+            let encoded = self
+                .run(move |format| format.encode_update(&before, &changes, &object, &mut SecureEntropy, now))
+                .await
+                .map_err(|error| self.about(error, operation, id))?;
+            let write = Write { operation, id, key: &key, found: Found::Record(previous.clone()) };
+            (self.store_record(write, encoded, PutCondition::Always, &old).await?, previous)
+        };
+        self.written(action, id, stored, Some(previous)).await
     }
 
     /// Stores a record in place of whatever was there, or as a new one, and returns it. `createdAt` is taken
@@ -71,16 +100,19 @@ impl Resource {
     /// # Errors
     /// As [`Resource::insert`], but for a record that exists.
     pub async fn replace(&self, id: &str, record: impl Serialize) -> Result<Record> {
-        let mut record = self.record_of(&record)?;
+        let mut record = self.hooked_write(Action::Replace, id, self.record_of(&record)?).await?;
         record.insert("id".to_owned(), Value::from(id));
         let key = record_key(self.name(), id)?;
-        let _in_line = self.database.stripe(&key).lock().await;
-        let old = self.references(id).await?;
-        let encoded = self.encode_whole("replace", id, record, Stamps::Replaced).await?;
-        let new = self.format.partition_keys(id, &encoded.record)?;
-        self.put(&key, &encoded, "replace", id).await?;
-        self.refer("replace", id, &old, &new).await?;
-        Ok(encoded.record)
+        let (stored, found) = {
+            let _in_line = self.database.stripe(&key).lock().await;
+            self.resolve(id).await?;
+            let found = self.look_up(id).await?;
+            let old = self.references(id, &found).await?;
+            let encoded = self.encode_whole("replace", id, record, Stamps::Replaced).await?;
+            let write = Write { operation: "replace", id, key: &key, found: found.clone() };
+            (self.store_record(write, encoded, PutCondition::Always, &old).await?, found)
+        };
+        self.written(Action::Replace, id, stored, found.record()).await
     }
 
     /// Inserts a record, or updates the one of its id.
@@ -105,15 +137,211 @@ impl Resource {
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is none.
     pub async fn delete(&self, id: &str) -> Result<()> {
+        self.hooked_write(Action::Delete, id, Record::new()).await?;
         let key = record_key(self.name(), id)?;
-        let _in_line = self.database.stripe(&key).lock().await;
-        if !self.exists(id).await? {
-            return Err(self.missing(id));
+        let before = {
+            let _in_line = self.database.stripe(&key).lock().await;
+            if let Err(error) = self.resolve(id).await {
+                // The delete takes the place of what cannot be resolved.
+                tracing::warn!(resource = self.name(), id, "left unresolved: {}", error.report());
+            }
+            let found = self.look_up(id).await?;
+            if found == Found::Absent {
+                return Err(self.missing(id));
+            }
+            let references = self.references(id, &found).await?;
+            let before = found.record();
+            self.remove_record(Write { operation: "delete", id, key: &key, found }, &references).await?;
+            before
+        };
+        let record = before.as_deref().cloned().unwrap_or_default();
+        self.hooked(When::After, self.call(Action::Delete, Some(id.into()), record, before)).await.map(drop)
+    }
+
+    /// Inserts records, many at once. The outcomes stand in the order of the records; one that fails does not
+    /// keep the others.
+    pub async fn insert_many<T: Serialize>(
+        &self,
+        records: impl IntoIterator<Item = T>,
+    ) -> Vec<Result<Record>> {
+        let mut inserts = Vec::new();
+        for record in records {
+            // Printed here, so that the futures do not hold the caller's type.
+            let record = self.record_of(&record);
+            inserts.push(async move { self.insert(record?).await });
         }
-        let references = self.references(id).await?;
-        let deleted = self.database.store.delete(self.cx(), &key).await;
-        deleted.map_err(|error| self.about(error, "delete", id))?;
-        self.refer("delete", id, &references, &[]).await
+        self.at_once(inserts).await
+    }
+
+    /// Deletes records, many at once. The outcomes stand in the order of the ids.
+    pub async fn delete_many<I: AsRef<str>>(&self, ids: impl IntoIterator<Item = I>) -> Vec<Result<()>> {
+        let mut deletes = Vec::new();
+        for id in ids {
+            let id = id.as_ref().to_owned();
+            deletes.push(async move { self.delete(&id).await });
+        }
+        self.at_once(deletes).await
+    }
+
+    /// Deletes every record, with its partition references, and returns how many there were. Each is a delete
+    /// like any other: hooks run, and it is replicated.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PermissionDenied`] when the resource is `paranoid`, as it is unless it was created
+    /// otherwise; the first record that could not be deleted.
+    pub async fn delete_all(&self) -> Result<u64> {
+        if self.format.paranoid() {
+            return Err(Error::new(ErrorKind::PermissionDenied, "the resource refuses to lose all records")
+                .with_context("resource", self.name())
+                .with_advice("create it with \"paranoid\": false, or delete the records one by one"));
+        }
+        let mut count = 0;
+        let mut listing = self.database.store.list(&record_prefix(self.name())?, None)?;
+        loop {
+            let page = listing.page(self.cx(), DELETED_AT_ONCE).await?;
+            if page.is_empty() {
+                return Ok(count);
+            }
+            for outcome in self.delete_many(page.iter().filter_map(|meta| id_of_key(&meta.key))).await {
+                match outcome {
+                    Ok(()) => count += 1,
+                    // Somebody else was faster.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// Runs futures, as many at a time as are good for the store; outcomes in their order.
+    async fn at_once<T>(&self, work: Vec<impl Future<Output = T> + Send>) -> Vec<T> {
+        stream::iter(work).buffered(self.database.store.parallelism()).collect().await
+    }
+
+    /// Runs the hooks before a write of a record that may be there.
+    async fn hooked_write(&self, action: Action, id: &str, record: Record) -> Result<Record> {
+        if !self.hooks.has(When::Before, action) {
+            return Ok(record);
+        }
+        let before = self.look_up(id).await?.record();
+        self.hooked(When::Before, self.call(action, Some(id.into()), record, before)).await
+    }
+
+    /// Runs the hooks after a write; the outcome is what the caller gets.
+    async fn written(
+        &self,
+        action: Action,
+        id: &str,
+        stored: Arc<Record>,
+        before: Option<Arc<Record>>,
+    ) -> Result<Record> {
+        let record = Arc::unwrap_or_clone(stored);
+        if !self.hooks.has(When::After, action) {
+            return Ok(record);
+        }
+        self.hooked(When::After, self.call(action, Some(id.into()), record, before)).await
+    }
+
+    /// Puts a record with its references, captured and told. The caller holds its place in line.
+    async fn store_record(
+        &self,
+        write: Write<'_>,
+        encoded: Encoded,
+        condition: PutCondition,
+        old: &[String],
+    ) -> Result<Arc<Record>> {
+        let (cx, Write { operation, id, key, found }) = (self.cx(), write);
+        let new = self.format.partition_keys(id, &encoded.record)?;
+        let (outbox, before) = (self.outbox(), found.record());
+        let kind = if found == Found::Absent { Operation::Insert } else { Operation::Update };
+        let intent = self.intend(outbox.as_deref(), id, kind, found).await?;
+        if let Err(error) = self.database.store.put(cx, key, &encoded.object, condition).await {
+            if error.kind() != ErrorKind::AlreadyExists {
+                // It may be stored all the same: an open intent finds out.
+                return Err(self.about(error, operation, id));
+            }
+            if let Some(intent) = intent {
+                intent.withdraw(cx).await;
+            }
+            return Err(Error::new(ErrorKind::AlreadyExists, "the record exists already")
+                .with_scope(Scope::Record)
+                .with_operation(operation)
+                .with_context("resource", self.name())
+                .with_context("id", id)
+                .with_advice("update it, or insert it under another id"));
+        }
+        cx.failpoint("s3db.stored")?;
+        self.refer(operation, id, old, &new).await?;
+        let record = Arc::new(encoded.record);
+        self.settle(intent, Some(record.clone())).await;
+        let (resource, at) = (self.schema().name.clone(), cx.now());
+        self.database.observers.tell(|| match kind {
+            Operation::Insert => DatabaseEvent::Inserted { resource, record: record.clone(), at },
+            _ => DatabaseEvent::Updated { resource, before, after: record.clone(), at },
+        });
+        Ok(record)
+    }
+
+    /// Deletes a record with its references, captured and told. The caller holds its place in line.
+    async fn remove_record(&self, write: Write<'_>, references: &[String]) -> Result<()> {
+        let (cx, Write { operation, id, key, found }) = (self.cx(), write);
+        let (outbox, before) = (self.outbox(), found.record());
+        let intent = self.intend(outbox.as_deref(), id, Operation::Delete, found).await?;
+        let deleted = self.database.store.delete(cx, key).await;
+        deleted.map_err(|error| self.about(error, operation, id))?;
+        cx.failpoint("s3db.stored")?;
+        self.refer(operation, id, references, &[]).await?;
+        self.settle(intent, None).await;
+        let (resource, id, at) = (self.schema().name.clone(), id.into(), cx.now());
+        self.database.observers.tell(|| DatabaseEvent::Deleted { resource, id, before, at });
+        Ok(())
+    }
+
+    /// The outbox, if this resource is captured.
+    fn outbox(&self) -> Option<Arc<Outbox>> {
+        let outbox = self.database.outbox()?;
+        outbox.followed().has(self.name(), self.created_by.as_deref()).then_some(outbox)
+    }
+
+    async fn intend<'a>(
+        &self,
+        outbox: Option<&'a Outbox>,
+        id: &str,
+        operation: Operation,
+        found: Found,
+    ) -> Result<Option<OpenIntent<'a>>> {
+        let Some(outbox) = outbox else { return Ok(None) };
+        let key = (self.schema().name.clone(), id.into());
+        // Of an insert nobody has looked what is there: an earlier one may have been cut off.
+        outbox.resolve(self.cx(), Some(self), &key).await?;
+        let intent = outbox.intend(self.cx(), key, operation, found).await;
+        intent.map(Some).map_err(|error| self.about(error, "capture", id))
+    }
+
+    async fn settle(&self, intent: Option<OpenIntent<'_>>, after: Option<Arc<Record>>) {
+        if let Some(intent) = intent {
+            intent.settle(self.cx(), after, self.schema().version.clone()).await;
+        }
+    }
+
+    /// Looks up what became of an earlier write of the record that was cut off.
+    async fn resolve(&self, id: &str) -> Result<()> {
+        match self.outbox() {
+            Some(outbox) => {
+                outbox.resolve(self.cx(), Some(self), &(self.schema().name.clone(), id.into())).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The record as it is now; one that cannot be decoded is no error.
+    async fn look_up(&self, id: &str) -> Result<Found> {
+        match self.load(id).await {
+            Ok(Some((record, _))) => Ok(Found::Record(Arc::new(record))),
+            Ok(None) => Ok(Found::Absent),
+            Err(error) if error.is_temporary() || !self.exists_unhooked(id).await? => Err(error),
+            Err(_) => Ok(Found::Undecodable),
+        }
     }
 
     /// A caller's value as a record.
@@ -156,35 +384,49 @@ impl Resource {
             .map_err(|error| self.about(error, operation, id))
     }
 
-    async fn put(&self, key: &str, encoded: &Encoded, operation: &'static str, id: &str) -> Result<()> {
-        let put = self.database.store.put(self.cx(), key, &encoded.object, PutCondition::Always).await;
-        put.map_err(|error| self.about(error, operation, id))
-    }
-
     /// Writes the references that a record has now and removes those that it has no more.
     async fn refer(&self, operation: &'static str, id: &str, old: &[String], new: &[String]) -> Result<()> {
         let (store, cx, object) = (&self.database.store, self.cx(), self.format.reference());
         let mut puts = Vec::with_capacity(new.len());
         for key in new {
-            puts.push(store.put(cx, key, &object, PutCondition::Always));
+            puts.push(async {
+                store.put(cx, key, &object, PutCondition::Always).await?;
+                cx.failpoint("s3db.referenced")
+            });
         }
         try_join_all(puts).await.map_err(|error| self.about_reference(error, operation, id))?;
         let mut deletes = Vec::new();
         for key in old.iter().filter(|old| !new.contains(old)) {
-            deletes.push(store.delete(cx, key));
+            deletes.push(async {
+                store.delete(cx, key).await?;
+                cx.failpoint("s3db.unreferenced")
+            });
         }
         try_join_all(deletes).await.map_err(|error| self.about_reference(error, operation, id))?;
         Ok(())
     }
 
-    /// The references that a stored record has. Those of one that cannot be decoded are looked for.
-    async fn references(&self, id: &str) -> Result<Vec<String>> {
-        match self.load(id).await {
-            Ok(Some((record, _))) => Ok(self.format.partition_keys(id, &record).unwrap_or_default()),
-            Ok(None) => Ok(Vec::new()),
-            Err(error) if error.is_temporary() => Err(error),
-            Err(_) => self.find_references(id).await,
+    /// The references of a record that was looked up. Those of one that cannot be decoded are looked for.
+    async fn references(&self, id: &str, found: &Found) -> Result<Vec<String>> {
+        match found {
+            Found::Record(record) => Ok(self.format.partition_keys(id, record).unwrap_or_default()),
+            Found::Absent => Ok(Vec::new()),
+            Found::Undecodable => self.find_references(id).await,
         }
+    }
+
+    /// Puts the references of a record in step after a write that was cut off.
+    pub(crate) async fn mend_references(
+        &self,
+        id: &str,
+        before: Option<&Record>,
+        current: Option<&Record>,
+    ) -> Result<()> {
+        let keys = |record: Option<&Record>| match record {
+            Some(record) => self.format.partition_keys(id, record).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        self.refer("resolve", id, &keys(before), &keys(current)).await
     }
 
     async fn find_references(&self, id: &str) -> Result<Vec<String>> {

@@ -2,6 +2,7 @@
 
 mod page;
 mod pass;
+pub(crate) mod remembered;
 mod state;
 
 use std::{
@@ -21,11 +22,13 @@ use tokio::sync::Mutex as AsyncMutex;
 use self::{
     page::Page,
     pass::{Comparison, drop_resource, version_of},
-    state::{DATABASE, NAMES, PROGRESS, Progress, Scan, corrupt, json_write, space},
+    remembered::space,
+    state::{DATABASE, NAMES, PROGRESS, Progress, Scan, corrupt, json_write},
 };
 use crate::{
     database::Database,
     format::{record_key, record_prefix},
+    outbox::{Followed, Outbox},
     resource::{Records, Resource},
     store::Listing,
 };
@@ -41,16 +44,15 @@ const PARKED_FOR: Duration = Duration::from_secs(60);
 pub struct TailOptions {
     /// How long to wait between two passes. One second by default.
     pub interval: Duration,
-    /// The resources to follow. By default all that users created: not those of plugins (`createdBy` other
-    /// than `user`, names that begin with `plg_`).
-    pub resources: Option<Vec<String>>,
+    /// The resources to follow.
+    pub followed: Followed,
     /// Objects read at once, 1,024 by default: they are in memory together.
     pub batch: usize,
 }
 
 impl Default for TailOptions {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(1), resources: None, batch: 1024 }
+        Self { interval: Duration::from_secs(1), followed: Followed::default(), batch: 1024 }
     }
 }
 
@@ -93,19 +95,11 @@ impl TailSource {
         &self.database
     }
 
-    fn follows(&self, name: &str, created_by: Option<&str>) -> bool {
-        match &self.options.resources {
-            Some(names) => names.iter().any(|listed| listed == name),
-            None => !name.starts_with("plg_") && created_by.is_none_or(|by| by == "user"),
-        }
-    }
-
     /// The names of the followed resources, with digests of their definitions.
     fn followed(&self) -> Vec<(String, String)> {
         let document = self.database.document();
-        let of_users = document.resources().filter(|(name, entry)| {
-            self.follows(name, entry.raw().get("createdBy").and_then(|by| by.as_str()))
-        });
+        let of_users =
+            document.resources().filter(|(name, entry)| self.options.followed.has(name, entry.created_by()));
         of_users
             .map(|(name, entry)| {
                 let text = serde_json::to_vec(entry.raw()).unwrap_or_default();
@@ -124,10 +118,7 @@ impl TailSource {
             return Err(self.database.damaged());
         }
         let names: BTreeSet<String> = self.database.resources().into_iter().collect();
-        let followed = |name: &&String| match &self.options.resources {
-            Some(listed) => listed.contains(name),
-            None => true,
-        };
+        let followed = |name: &&String| self.options.followed.has(name, None);
         let gone: Vec<String> =
             progress.keys().filter(|name| !names.contains(*name)).filter(followed).cloned().collect();
         match gone.first() {
@@ -171,6 +162,8 @@ impl Source for TailSource {
         capture: &mut dyn Capture,
     ) -> Result<PassReport> {
         let _working = self.working.lock().await;
+        let outbox = self.database.outbox();
+        let _pass = outbox.as_deref().map(Outbox::begin_pass);
         self.torn.begin();
         let progress = read_progress(cx, state).await?;
         let gone = self.look(cx, &progress).await?;
@@ -178,9 +171,12 @@ impl Source for TailSource {
         let names: Option<BTreeSet<String>> =
             names.map(|text| serde_json::from_slice(&text)).transpose().map_err(|_| corrupt())?;
 
-        let mut page = Page::new(capture);
         let mut report = PassReport::default();
         let mut problem = None;
+        if let Some(outbox) = &outbox {
+            problem = outbox.resolve_all(cx, &self.database).await.err();
+        }
+        let mut page = Page::new(capture, outbox.as_deref());
         for (name, definition) in self.followed() {
             let resource = match self.database.resource(&name) {
                 Ok(resource) => resource,
@@ -240,6 +236,8 @@ impl Source for TailSource {
         rows: SnapshotRows<'_>,
     ) -> Result<Option<String>> {
         let _working = self.working.lock().await;
+        let outbox = self.database.outbox();
+        let _pass = outbox.as_deref().map(Outbox::begin_pass);
         let resource = self.database.resource(rows.resource)?;
         let prefix = record_prefix(resource.name())?;
         let mut listing = match self.listings.take(cx, rows.resource, rows.after) {
@@ -251,7 +249,7 @@ impl Source for TailSource {
         };
         let progress = state.get(cx, PROGRESS, rows.resource).await?;
         let progress = progress.as_deref().map(Progress::read).transpose()?;
-        let mut page = Page::new(capture);
+        let mut page = Page::new(capture, outbox.as_deref());
         let mut report = PassReport::default();
         let mut comparison = Comparison {
             cx,

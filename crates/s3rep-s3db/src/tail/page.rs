@@ -1,6 +1,11 @@
 //! Puts changes and state writes together into pages.
 
-use s3rep_core::{Capture, Change, Result, StateWrite};
+use std::collections::HashSet;
+
+use s3rep_core::{Capture, Change, Error, ErrorKind, Result, StateWrite};
+
+use super::remembered;
+use crate::outbox::{Key, Outbox};
 
 /// Changes in one page at most.
 const CHANGES: usize = 1_000;
@@ -12,6 +17,8 @@ const WRITES: usize = 4_096;
 /// A page being filled.
 pub(super) struct Page<'a> {
     capture: &'a mut dyn Capture,
+    /// Its writers tell of the records that they are at.
+    outbox: Option<&'a Outbox>,
     changes: Vec<Change>,
     writes: Vec<StateWrite>,
     bytes: usize,
@@ -20,8 +27,8 @@ pub(super) struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    pub(super) fn new(capture: &'a mut dyn Capture) -> Self {
-        Self { capture, changes: Vec::new(), writes: Vec::new(), bytes: 0, captured: 0 }
+    pub(super) fn new(capture: &'a mut dyn Capture, outbox: Option<&'a Outbox>) -> Self {
+        Self { capture, outbox, changes: Vec::new(), writes: Vec::new(), bytes: 0, captured: 0 }
     }
 
     pub(super) fn capture(&mut self) -> &mut dyn Capture {
@@ -51,13 +58,45 @@ impl<'a> Page<'a> {
     }
 
     pub(super) async fn flush(&mut self) -> Result<()> {
-        if self.changes.is_empty() && self.writes.is_empty() {
+        let (mut changes, mut writes) = (std::mem::take(&mut self.changes), std::mem::take(&mut self.writes));
+        self.bytes = 0;
+        let claim = match self.outbox {
+            Some(outbox) => {
+                let of_changes = changes.iter().map(key_of_change);
+                let keys = writes.iter().filter_map(key_of_write).chain(of_changes).collect();
+                let rows: HashSet<Key> =
+                    changes.iter().filter(|change| change.target.is_some()).map(key_of_change).collect();
+                let claim = outbox.claim_page(keys, &rows).await;
+                if let Some((resource, id)) = rows.iter().find(|row| claim.unresolved.contains(*row)) {
+                    // Were the row left out, nothing would bring it later.
+                    return Err(Error::new(ErrorKind::Contention, "a write of the record was cut off")
+                        .temporary()
+                        .with_context("resource", resource)
+                        .with_context("id", id));
+                }
+                changes.retain(|change| !claim.taken.contains(&key_of_change(change)));
+                writes.retain(|write| key_of_write(write).is_none_or(|key| !claim.taken.contains(&key)));
+                Some(claim)
+            }
+            None => None,
+        };
+        if changes.is_empty() && writes.is_empty() {
             return Ok(());
         }
-        self.bytes = 0;
-        let count = self.changes.len() as u64;
-        self.capture.page(std::mem::take(&mut self.changes), std::mem::take(&mut self.writes)).await?;
+        let count = changes.len() as u64;
+        self.capture.page(changes, writes).await?;
+        drop(claim);
         self.captured += count;
         Ok(())
     }
+}
+
+fn key_of_change(change: &Change) -> Key {
+    (change.resource.clone(), change.id.clone())
+}
+
+/// The record that a write remembers, if it is one of a record.
+fn key_of_write(write: &StateWrite) -> Option<Key> {
+    let resource = remembered::resource_of(&write.space)?;
+    Some((resource.into(), write.key.as_str().into()))
 }

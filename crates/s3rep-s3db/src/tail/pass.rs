@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 use super::{
     Torn,
     page::Page,
-    state::{Content, Progress, Remembered, Scan, space},
+    remembered::{Content, Remembered, space},
+    state::{Progress, Scan},
 };
 use crate::{
     format::{record_key, record_prefix},

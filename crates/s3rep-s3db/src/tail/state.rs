@@ -2,7 +2,7 @@
 
 use std::vec;
 
-use s3rep_core::{ChangeId, Context, Error, ErrorKind, Record, Result, SourceState, StateWrite, Timestamp};
+use s3rep_core::{Context, Error, ErrorKind, Result, SourceState, StateWrite};
 use serde::{Deserialize, Serialize};
 
 /// The space with the [`Progress`] of each resource.
@@ -14,90 +14,6 @@ pub(super) const NAMES: &str = "resources";
 
 /// Entries read from the state at once.
 const SCAN: usize = 4096;
-
-const FORMAT: u8 = 1;
-const SETTLED: u8 = 1;
-const GONE: u8 = 2;
-
-/// The space with the records of a resource.
-pub(super) fn space(resource: &str) -> String {
-    format!("tail:{resource}")
-}
-
-/// What is remembered of one record.
-///
-/// Layout: format, flags, change id (16), length of the token (2, little endian), token, then the record as
-/// JSON text, or for a record that is gone the time of that (8, little endian, milliseconds).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Remembered<'a> {
-    /// The last change captured of the record.
-    pub(super) change: ChangeId,
-    pub(super) token: &'a [u8],
-    /// The token is sure to change with the next write.
-    pub(super) settled: bool,
-    pub(super) content: Content<'a>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Content<'a> {
-    /// The record as JSON text.
-    Record(&'a [u8]),
-    /// The record was deleted. It is remembered for a while, so that a record which comes back has change ids
-    /// of its own even where tokens have the resolution of a second.
-    Gone(Timestamp),
-}
-
-impl<'a> Remembered<'a> {
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Self> {
-        Self::parse(bytes).ok_or_else(corrupt)
-    }
-
-    fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let (&[format, flags], rest) = bytes.split_first_chunk()?;
-        let (change, rest) = rest.split_first_chunk()?;
-        let (length, rest) = rest.split_first_chunk()?;
-        let (token, content) = rest.split_at_checked(u16::from_le_bytes(*length).into())?;
-        (format == FORMAT).then_some(Self {
-            change: ChangeId(*change),
-            token,
-            settled: flags & SETTLED != 0,
-            content: if flags & GONE == 0 {
-                Content::Record(content)
-            } else {
-                Content::Gone(Timestamp(i64::from_le_bytes(content.try_into().ok()?)))
-            },
-        })
-    }
-
-    pub(super) fn write(&self) -> Vec<u8> {
-        let time;
-        let (flag, content) = match self.content {
-            Content::Record(text) => (0, text),
-            Content::Gone(at) => {
-                time = at.0.to_le_bytes();
-                (GONE, &time[..])
-            }
-        };
-        let flags = flag | if self.settled { SETTLED } else { 0 };
-        // A token longer than its length can say is cut: then it is compared cut, and never trusted.
-        let length = u16::try_from(self.token.len()).unwrap_or(u16::MAX);
-        let mut bytes = Vec::with_capacity(20 + self.token.len() + content.len());
-        bytes.extend([FORMAT, flags]);
-        bytes.extend(self.change.0);
-        bytes.extend(length.to_le_bytes());
-        bytes.extend(&self.token[..length.into()]);
-        bytes.extend(content);
-        bytes
-    }
-
-    /// The record, `None` when it is gone.
-    pub(super) fn record(&self) -> Result<Option<Record>> {
-        match self.content {
-            Content::Record(text) => serde_json::from_slice(text).map(Some).map_err(|_| corrupt()),
-            Content::Gone(_) => Ok(None),
-        }
-    }
-}
 
 /// How far a resource has been followed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,30 +95,5 @@ impl<'a> Scan<'a> {
     pub(super) async fn next(&mut self) -> Result<Option<(String, Vec<u8>)>> {
         self.fill().await?;
         Ok(self.page.next())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_written_is_read() {
-        for content in [Content::Record(b"{\"a\":1}"), Content::Gone(Timestamp(-7))] {
-            for settled in [true, false] {
-                let remembered = Remembered { change: ChangeId([7; 16]), token: b"token", settled, content };
-                assert_eq!(Remembered::read(&remembered.write()).unwrap(), remembered);
-            }
-        }
-    }
-
-    #[test]
-    fn cut_or_foreign_bytes_are_an_error() {
-        let content = Content::Gone(Timestamp(1));
-        let bytes = Remembered { change: ChangeId([7; 16]), token: b"t", settled: true, content }.write();
-        for end in 0..bytes.len() {
-            assert!(Remembered::read(&bytes[..end]).is_err(), "{end}");
-        }
-        assert!(Remembered::read(&[&[9], &bytes[1..]].concat()).is_err());
     }
 }

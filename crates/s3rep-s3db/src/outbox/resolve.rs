@@ -1,0 +1,83 @@
+//! Finds out what became of writes that were cut off.
+
+use std::sync::Arc;
+
+use s3rep_core::{ChangeId, Context, Operation, Record, Result};
+use sha2::{Digest, Sha256};
+
+use super::{Intent, Key, Outbox, change_of};
+use crate::{database::Database, format::record_key, resource::Resource};
+
+impl Outbox {
+    /// Resolves every intent that is open and not being worked on. One that cannot be resolved now (the store
+    /// is down, the record cannot be decoded) stays open; the others are resolved.
+    ///
+    /// # Errors
+    /// The first that could not be resolved.
+    pub(crate) async fn resolve_all(&self, cx: &Context, database: &Database) -> Result<()> {
+        let mut problem = None;
+        for key in self.claims.all_unresolved() {
+            if let Err(error) = self.resolve_one(cx, database, &key).await {
+                let (resource, id) = &key;
+                problem.get_or_insert(error.with_context("resource", resource).with_context("id", id));
+            }
+        }
+        problem.map_or(Ok(()), Err)
+    }
+
+    async fn resolve_one(&self, cx: &Context, database: &Database, key: &Key) -> Result<()> {
+        let (resource, id) = key;
+        let _in_line = database.inner.stripe(&record_key(resource, id)?).lock().await;
+        let resource = match database.resource(resource) {
+            Ok(resource) => Some(resource),
+            Err(_) if !database.resources().iter().any(|name| **name == **resource) => None,
+            Err(error) => return Err(error),
+        };
+        self.resolve(cx, resource.as_ref(), key).await
+    }
+
+    /// Resolves the intent of one record, if there is one. The caller holds the record's place in line.
+    ///
+    /// # Errors
+    /// When the record cannot be read or decoded, or the log not be written.
+    pub(crate) async fn resolve(&self, cx: &Context, resource: Option<&Resource>, key: &Key) -> Result<()> {
+        let Some(intent) = self.claims.unresolved(key) else { return Ok(()) };
+        let current = match resource {
+            Some(resource) => match resource.load(&key.1).await {
+                Ok(current) => current.map(|(record, _)| Arc::new(record)),
+                // As it was found.
+                Err(error) if intent.undecodable && !error.is_temporary() => {
+                    return self.conclude(cx, key, None).await;
+                }
+                Err(error) => return Err(error),
+            },
+            // With the resource all its records are gone.
+            None => None,
+        };
+        if current == intent.before && !intent.undecodable {
+            return self.conclude(cx, key, None).await;
+        }
+        if let Some(resource) = resource {
+            resource.mend_references(&key.1, intent.before.as_deref(), current.as_deref()).await?;
+        }
+        let version = resource.map_or_else(|| "".into(), |resource| resource.schema().version.clone());
+        let intent = as_found(key, intent, current.as_deref());
+        self.conclude(cx, key, Some(change_of(key, &intent, current, version))).await
+    }
+}
+
+/// The intent of what is there now: another program may have written the record since.
+fn as_found((resource, id): &Key, intent: Intent, current: Option<&Record>) -> Intent {
+    let operation = match (&intent.before, current) {
+        (_, None) => Operation::Delete,
+        (None, Some(_)) => Operation::Insert,
+        (Some(_), Some(_)) => Operation::Update,
+    };
+    if operation == intent.operation {
+        return intent;
+    }
+    let text = serde_json::to_vec(&current).unwrap_or_default();
+    let version = Sha256::digest(&text);
+    let change = ChangeId::derive(resource, id, operation, &version, Some(intent.change));
+    Intent { change, operation, ..intent }
+}
