@@ -6,10 +6,11 @@ use std::{
 };
 
 use s3rep_core::{
-    ChangeLog, Context, Error, ErrorKind, Event, PassReport, Result, Retention, Scope, Seq, Source,
+    ChangeLog, Context, Error, ErrorKind, Event, PassReport, ResourceSchema, Result, Retention, Scope, Seq,
+    Source,
 };
 use tokio::{
-    sync::{broadcast, mpsc, watch},
+    sync::{OnceCell, broadcast, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -48,6 +49,7 @@ pub struct Pipeline {
     options: PipelineOptions,
     observer: Observer,
     requests: Arc<tokio::sync::Mutex<()>>,
+    schemas: Arc<OnceCell<Schemas>>,
 }
 
 /// Options of a whole run.
@@ -116,6 +118,7 @@ impl Pipeline {
             options,
             observer: Observer::new(),
             requests: Arc::default(),
+            schemas: Arc::default(),
         })
     }
 
@@ -216,8 +219,21 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Takes the shape of a resource, before changes of it are appended to the log by others than the source's
+    /// passes. Passes do that by themselves.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    pub async fn learn(&self, schema: Arc<ResourceSchema>) -> Result<()> {
+        self.schemas().await?.remember(&self.cx, &*self.log, vec![schema]).await
+    }
+
+    async fn schemas(&self) -> Result<&Schemas> {
+        self.schemas.get_or_try_init(|| Schemas::recall(&self.cx, &*self.log)).await
+    }
+
     async fn start(&self, runs_once: bool) -> Result<Run> {
-        let schemas = Schemas::recall(&self.cx, &*self.log).await?;
+        let schemas = self.schemas().await?.clone();
         schemas.remember(&self.cx, &*self.log, self.source.resources(&self.cx).await?).await?;
         let (drain_to, drained_to) = watch::channel(None);
         let stopped = CancellationToken::new();
