@@ -4,6 +4,8 @@ mod file;
 mod file_io;
 mod file_list;
 mod memory;
+#[cfg(feature = "s3")]
+mod s3;
 mod sidecar;
 
 use std::fmt::Debug;
@@ -13,6 +15,8 @@ use bytes::Bytes;
 pub use file::{FileOptions, FileStore};
 pub(crate) use file::{blocking, panicked};
 pub use memory::MemoryStore;
+#[cfg(feature = "s3")]
+pub use s3::{S3Options, S3Store};
 use s3rep_core::{Context, Error, ErrorKind, Result, Scope, Timestamp};
 
 use crate::format::StoredObject;
