@@ -131,7 +131,7 @@ pub(crate) async fn run(args: DbArgs, cx: &Context) -> Result<()> {
         Command::List { resource, partition, limit } => {
             let resource = open(false).await?.resource(&resource)?;
             let records = match &partition.partition {
-                Some(name) => resource.by_partition(name, &partition.values())?,
+                Some(name) => resource.by_partition(name, partition.values())?.rows()?,
                 None => resource.records(None)?,
             };
             print_records(records, limit, &mut output).await
@@ -143,7 +143,7 @@ pub(crate) async fn run(args: DbArgs, cx: &Context) -> Result<()> {
         Command::Count { resource, partition, json } => {
             let resource = open(false).await?.resource(&resource)?;
             let count = match &partition.partition {
-                Some(name) => resource.count_partition(name, &partition.values()).await?,
+                Some(name) => resource.by_partition(name, partition.values())?.count().await?,
                 None => resource.count().await?,
             };
             let value =

@@ -81,18 +81,18 @@ async fn partitions_find_what_is_in_them(base: &Path) {
     }
     assert!(states.len() > 50);
     for (state, ids) in &states {
-        let values = record(json!({"state": state}));
-        let mut records = airports.by_partition("byState", &values).unwrap();
-        let found: Vec<String> =
-            records.page(10_000).await.unwrap().into_iter().map(|row| row.id.to_string()).collect();
-        assert_eq!(&found.into_iter().collect::<BTreeSet<_>>(), ids, "{state}");
-        assert_eq!(airports.count_partition("byState", &values).await.unwrap(), ids.len() as u64);
+        let in_state = airports.by_partition("byState", json!({"state": state})).unwrap();
+        let found: Vec<s3rep_core::Record> = in_state.records().await.unwrap();
+        let found = found.iter().map(|airport| airport["id"].as_str().unwrap().to_owned());
+        assert_eq!(&found.collect::<BTreeSet<_>>(), ids, "{state}");
+        assert_eq!(in_state.count().await.unwrap(), ids.len() as u64);
     }
     // `W` is the beginning of states, and no state.
-    assert_eq!(airports.count_partition("byState", &record(json!({"state": "W"}))).await.unwrap(), 0);
-    let error = airports.by_partition("byCity", &Record::new()).unwrap_err();
+    let none = airports.by_partition("byState", json!({"state": "W"})).unwrap();
+    assert_eq!(none.count().await.unwrap(), 0);
+    let error = airports.by_partition("byCity", json!({})).unwrap_err();
     assert!(error.advice().unwrap().contains("byState"), "{error:?}");
-    assert!(airports.by_partition("byState", &record(json!({"city": "x"}))).is_err());
+    assert!(airports.by_partition("byState", json!({"city": "x"})).is_err());
 }
 
 /// A sidecar without the time of its writing.

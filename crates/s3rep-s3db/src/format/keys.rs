@@ -41,6 +41,23 @@ impl Partition {
     fn prefix(&self, resource: &str) -> String {
         format!("resource={resource}/partition={}/", self.name)
     }
+
+    /// Whether a record has these values in the partition's fields, compared as they stand in keys.
+    pub(crate) fn holds(&self, record: &Record, version: &str, values: &Record) -> bool {
+        let mut given = self.fields().filter_map(|(field, rule)| Some((field, rule, values.get(field)?)));
+        given.all(|(field, rule, wanted)| {
+            let text = field_text(record, version, field, rule);
+            text.is_some() && text == value_text(wanted, rule)
+        })
+    }
+}
+
+/// The text of a record's field in the key of a reference; none without a value.
+fn field_text(record: &Record, version: &str, field: &str, rule: &str) -> Option<String> {
+    if field == "_v" {
+        return value_text(&version.into(), rule);
+    }
+    value_text(lookup(record, field)?, rule)
 }
 
 /// The key of a record, without the database's prefix.
@@ -163,14 +180,7 @@ impl ResourceFormat {
             let prefix = partition.prefix(self.name());
             let mut key = prefix.clone();
             for (field, rule) in partition.fields() {
-                let version;
-                let value = if field == "_v" {
-                    version = Value::from(self.version());
-                    Some(&version)
-                } else {
-                    lookup(record, field)
-                };
-                let Some(text) = value.and_then(|value| value_text(value, rule)) else {
+                let Some(text) = field_text(record, self.version(), field, rule) else {
                     continue 'partitions;
                 };
                 key.push_str(&format!("{field}={text}/"));

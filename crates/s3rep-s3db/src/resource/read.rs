@@ -1,15 +1,15 @@
-//! Listing, paging, counting and reading by partition.
+//! Reading many records: keys are listed, objects read and decoded in batches.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use futures::{Stream, stream};
-use s3rep_core::{Error, ErrorKind, Record, Result, SourceRow};
-use serde_json::Value;
+use s3rep_core::{Error, Record, Result, SourceRow};
+use serde::de::DeserializeOwned;
 
-use super::Resource;
+use super::{Query, Resource};
 use crate::{
-    format::{StoredObject, id_of_key, partition_prefix, record_key, record_prefix},
-    store::{Listing, ObjectMeta, normalize},
+    format::{StoredObject, id_of_key, record_key},
+    store::{Listing, ObjectMeta},
 };
 
 /// Keys asked for at once when nothing else bounds a page.
@@ -17,34 +17,13 @@ const PAGE: usize = 8192;
 /// Objects and bytes read at once: what one page of records may hold in memory.
 const BATCH: usize = 1024;
 pub(crate) const BATCH_BYTES: u64 = 8 << 20;
+/// With a filter nobody knows how many objects there are to read for a record: batches begin with so many and
+/// double, so that a small answer costs few reads and a large one few rounds.
+const FIRST_BATCH: usize = 64;
 /// Records decoded in one task of the blocking threads.
 const DECODE_CHUNK: usize = 256;
 
 impl Resource {
-    /// Every id, in the order of their bytes.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn list_ids(&self) -> Result<Vec<String>> {
-        let mut ids = Vec::new();
-        let mut listing = self.database.store.list(&record_prefix(self.name())?, None)?;
-        loop {
-            let page = listing.page(self.cx(), PAGE).await?;
-            if page.is_empty() {
-                return Ok(ids);
-            }
-            ids.extend(page.iter().filter_map(|meta| id_of_key(&meta.key)).map(str::to_owned));
-        }
-    }
-
-    /// How many records there are.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn count(&self) -> Result<u64> {
-        self.count_keys(&record_prefix(self.name())?).await
-    }
-
     /// Up to `max` records with ids after `after`, in the order of the ids' bytes; empty at the end. A record
     /// that cannot be decoded stands in the page as its error.
     ///
@@ -61,66 +40,34 @@ impl Resource {
     /// # Errors
     /// When `after` cannot stand in a key.
     pub fn records(&self, after: Option<&str>) -> Result<Records> {
-        let after = after.map(|id| record_key(self.name(), id)).transpose()?;
-        let listing = self.database.store.list(&record_prefix(self.name())?, after.as_deref())?;
-        Ok(Records { resource: self.clone(), listing, by_partition: false, waiting: VecDeque::new() })
+        match after {
+            Some(id) => self.list().after(id).rows(),
+            None => self.list().rows(),
+        }
     }
 
-    /// The records of a partition, by the values of its fields: all of them, or those that come first in the
-    /// order of the partition's fields (their names' order). Values are compared as the partition's rules
-    /// write them, and whole: `US` does not find `USA`.
-    ///
-    /// A record that left the partition while its reference stayed (a crash, another program) is left out.
+    /// The records of these ids in their order, `None` where there is none.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when there is no such partition, [`ErrorKind::InvalidValue`] when a field is none
-    /// of its fields or a value cannot stand in a key.
-    pub fn by_partition(&self, partition: &str, values: &Record) -> Result<Records> {
-        let prefix = self.partition_prefix(partition, values)?;
-        let listing = self.database.store.list(&prefix, None)?;
-        Ok(Records { resource: self.clone(), listing, by_partition: true, waiting: VecDeque::new() })
-    }
-
-    /// How many references a partition has, as [`Resource::by_partition`] without reading the records.
-    ///
-    /// # Errors
-    /// As [`Resource::by_partition`], and when the store cannot be read.
-    pub async fn count_partition(&self, partition: &str, values: &Record) -> Result<u64> {
-        self.count_keys(&self.partition_prefix(partition, values)?).await
-    }
-
-    async fn count_keys(&self, prefix: &str) -> Result<u64> {
-        let mut count = 0;
-        let mut listing = self.database.store.list(prefix, None)?;
-        loop {
-            let page = listing.page(self.cx(), PAGE).await?;
-            if page.is_empty() {
-                return Ok(count);
+    /// [`ErrorKind::InvalidValue`](s3rep_core::ErrorKind::InvalidValue) when an id cannot stand in a key or a record
+    /// is no `T`; [`ErrorKind::Corrupt`](s3rep_core::ErrorKind::Corrupt) when one cannot be decoded; both name it.
+    pub async fn get_many<T: DeserializeOwned>(
+        &self,
+        ids: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<Vec<Option<T>>> {
+        let ids: Vec<Arc<str>> = ids.into_iter().map(|id| Arc::from(id.as_ref())).collect();
+        let mut records = Vec::with_capacity(ids.len());
+        for batch in ids.chunks(BATCH) {
+            let found = self.read_many(batch.to_vec()).await?;
+            for (id, found) in batch.iter().zip(found) {
+                let record = found.map(|found| match found.record {
+                    Ok(record) => self.typed(id, record),
+                    Err(failed) => Err(self.about(failed.into(), "read", id)),
+                });
+                records.push(record.transpose()?);
             }
-            count += page.len() as u64;
         }
-    }
-
-    fn partition_prefix(&self, name: &str, values: &Record) -> Result<String> {
-        let partition = self.format.partition(name).ok_or_else(|| {
-            let names: Vec<_> = self.format.partitions().iter().map(|partition| partition.name()).collect();
-            Error::new(ErrorKind::NotFound, format!("there is no partition '{name}'"))
-                .with_context("resource", self.name())
-                .with_advice(format!("its partitions: [{}]", names.join(", ")))
-        })?;
-        let mut given: Vec<(&str, &Value)> = Vec::with_capacity(values.len());
-        for (field, _) in partition.fields() {
-            given.extend(values.get_key_value(field).map(|(field, value)| (field.as_str(), value)));
-        }
-        let leading = partition.fields().zip(&given).all(|((field, _), (given, _))| field == *given);
-        if given.len() != values.len() || !leading {
-            let fields: Vec<_> = partition.fields().map(|(field, _)| field).collect();
-            return Err(Error::new(ErrorKind::InvalidValue, "these fields do not lead into the partition")
-                .with_context("resource", self.name())
-                .with_context("partition", name)
-                .with_advice(format!("give values for [{}], or for the first of them", fields.join(", "))));
-        }
-        partition_prefix(self.name(), partition, &given)
+        Ok(records)
     }
 
     /// Reads and decodes the records of some ids, in their order, `None` where there is none.
@@ -181,77 +128,154 @@ impl From<Failed> for Error {
     }
 }
 
-/// Records of a resource, page by page: of all of it or of a partition.
+/// Keys of records, or of references to them, page by page.
+#[derive(Debug)]
+pub(super) struct Keys {
+    pub(super) listing: Box<dyn Listing>,
+    pub(super) query: Query,
+}
+
+impl Keys {
+    /// The next keys that can lead to a record that is wanted, at most `max`; empty at the end.
+    pub(super) async fn page(&mut self, max: usize) -> Result<Vec<ObjectMeta>> {
+        loop {
+            let mut page = self.listing.page(self.query.resource().cx(), max.min(PAGE)).await?;
+            let end = page.is_empty();
+            page.retain(|meta| self.query.wants_key(&meta.key));
+            if end || !page.is_empty() {
+                return Ok(page);
+            }
+        }
+    }
+}
+
+/// Records of a [`Query`], page by page, one that cannot be decoded as its error.
 #[derive(Debug)]
 pub struct Records {
-    resource: Resource,
-    listing: Box<dyn Listing>,
-    by_partition: bool,
+    keys: Keys,
     /// Listed and not read yet.
     waiting: VecDeque<ObjectMeta>,
+    /// Read and not given out yet, with their keys.
+    ready: VecDeque<(String, SourceRow)>,
+    /// The last key that was looked at.
+    looked_at: Option<String>,
+    /// How many the query still wants.
+    left: usize,
+    batch: usize,
 }
 
 impl Records {
+    pub(super) fn new(query: Query, keys: Keys) -> Self {
+        Self {
+            left: query.most(),
+            batch: if query.has_filter() { FIRST_BATCH } else { BATCH },
+            keys,
+            waiting: VecDeque::new(),
+            ready: VecDeque::new(),
+            looked_at: None,
+        }
+    }
+
     /// The next records, at most `max`; empty at the end. A record that cannot be decoded stands there as its
     /// error; one that is deleted meanwhile is left out.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn page(&mut self, max: usize) -> Result<Vec<SourceRow>> {
-        let max = max.max(1);
+        let max = max.max(1).min(self.left);
         let mut rows = Vec::new();
         while rows.len() < max {
-            if self.waiting.is_empty() {
-                self.waiting = self.listing.page(self.resource.cx(), max.min(PAGE)).await?.into();
-                if self.waiting.is_empty() {
-                    break;
-                }
-            }
-            let (mut bytes, mut ids, mut keys) = (0, Vec::new(), Vec::new());
-            while ids.len() < BATCH.min(max - rows.len())
-                && bytes < BATCH_BYTES
-                && let Some(meta) = self.waiting.pop_front()
-            {
-                bytes += meta.size;
-                if let Some(id) = id_of_key(&meta.key) {
-                    ids.push(Arc::from(id));
-                    keys.push(meta.key);
-                }
-            }
-            let read = self.resource.read_many(ids).await?;
-            for (found, key) in read.into_iter().zip(keys) {
-                let Some(Decoded { id, record }) = found else { continue };
-                if record.as_ref().is_ok_and(|record| !self.belongs(&key, &id, record)) {
-                    continue;
-                }
-                rows.push(SourceRow { id, record: record.map(Arc::new).map_err(Error::from) });
+            match self.take() {
+                Some(row) => rows.push(row),
+                None if self.read(max - rows.len(), max).await? => {}
+                None => break,
             }
         }
         Ok(rows)
     }
 
-    /// The records one by one, read ahead in pages of `page`. An error of the store ends the stream, one of a
-    /// record does not.
+    /// The records one by one, read ahead by `page`. An error of the store ends the stream, one of a record does
+    /// not.
     pub fn into_stream(self, page: usize) -> impl Stream<Item = Result<SourceRow>> + Send {
-        stream::unfold(Some((self, VecDeque::new())), move |state| async move {
-            let (mut records, mut rows) = state?;
-            if rows.is_empty() {
-                match records.page(page).await {
-                    Ok(page) => rows = VecDeque::from(page),
+        stream::unfold(Some(self), move |records| async move {
+            let mut records = records?;
+            loop {
+                if let Some(row) = records.take() {
+                    return Some((Ok(row), Some(records)));
+                }
+                match records.read(page, PAGE).await {
+                    Ok(true) => {}
+                    Ok(false) => return None,
                     Err(error) => return Some((Err(error), None)),
                 }
             }
-            let row = rows.pop_front()?;
-            Some((Ok(row), Some((records, rows))))
         })
     }
 
-    /// A reference can be of a value that the record has no more.
-    fn belongs(&self, reference: &str, id: &str, record: &Record) -> bool {
-        if !self.by_partition {
-            return true;
+    fn take(&mut self) -> Option<SourceRow> {
+        if self.left == 0 {
+            return None;
         }
-        let keys = self.resource.format.partition_keys(id, record).unwrap_or_default();
-        keys.iter().any(|key| key == reference || normalize(key).is_ok_and(|key| key == reference))
+        let (key, row) = self.ready.pop_front()?;
+        self.looked_at = Some(key);
+        self.left -= 1;
+        Some(row)
+    }
+
+    /// Lists the next keys, so that [`Records::end`] needs no listing of its own.
+    pub(super) async fn look_ahead(&mut self, keys: usize) -> Result<()> {
+        if self.waiting.is_empty() {
+            self.waiting = self.keys.page(keys).await?.into();
+        }
+        Ok(())
+    }
+
+    /// The key after which there is more; none at the end.
+    pub(super) async fn end(&mut self) -> Result<Option<String>> {
+        if self.ready.is_empty() {
+            self.look_ahead(1).await?;
+        }
+        let more = !(self.ready.is_empty() && self.waiting.is_empty());
+        Ok(self.looked_at.clone().filter(|_| more))
+    }
+
+    /// Reads the next objects, as many as `wanted` records may need, `keys` of them listed at once; false at the
+    /// end.
+    async fn read(&mut self, wanted: usize, keys: usize) -> Result<bool> {
+        let wanted = wanted.min(self.left);
+        if wanted == 0 {
+            return Ok(false);
+        }
+        let filtered = self.keys.query.has_filter();
+        self.look_ahead(if filtered { PAGE } else { keys.min(self.left) }).await?;
+        let most = if filtered { self.batch } else { self.batch.min(wanted) };
+        let (mut bytes, mut ids, mut keys) = (0, Vec::new(), Vec::new());
+        while ids.len() < most
+            && bytes < BATCH_BYTES
+            && let Some(meta) = self.waiting.pop_front()
+        {
+            bytes += meta.size;
+            if let Some(id) = id_of_key(&meta.key) {
+                ids.push(Arc::from(id));
+                keys.push(meta.key);
+            }
+        }
+        self.batch = (self.batch * 2).min(BATCH);
+        let Some(last) = keys.last().cloned() else { return Ok(false) };
+        let query = &self.keys.query;
+        let read = query.resource().read_many(ids).await?;
+        for (found, key) in read.into_iter().zip(keys) {
+            let Some(Decoded { id, record }) = found else { continue };
+            if record.as_ref().is_ok_and(|record| !query.wants(&key, &id, record)) {
+                continue;
+            }
+            let about = |failed: Failed| query.resource().about(failed.into(), "read", &id);
+            self.ready
+                .push_back((key, SourceRow { record: record.map(Arc::new).map_err(about), id: id.clone() }));
+        }
+        if self.ready.is_empty() {
+            self.looked_at = Some(last);
+        }
+        Ok(true)
     }
 }
