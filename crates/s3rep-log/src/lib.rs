@@ -13,6 +13,7 @@
 //!   begins a new log with a new identity that keeps the replicators, and says so in its events.
 
 mod codec;
+mod durability;
 mod error;
 mod files;
 mod ids;
@@ -29,4 +30,5 @@ mod store;
 mod trim;
 mod writer;
 
+pub use durability::Durability;
 pub use log::{EmbeddedLog, LogOptions, LogReader};

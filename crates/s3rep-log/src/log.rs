@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::{
     codec,
+    durability::Durability,
     files::Files,
     open,
     reader::{self, Pool},
@@ -25,11 +26,13 @@ use crate::{
 pub struct LogOptions {
     /// Partitions of a new log. One that exists keeps its own number.
     pub partitions: u16,
+    /// What a commit survives.
+    pub durability: Durability,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { partitions: 16 }
+        Self { partitions: 16, durability: Durability::default() }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fs, fs::File, path::Path, sync::Arc};
 use s3rep_core::{ErrorKind, Event, Result, Seq};
 
 use crate::{
-    LogOptions,
+    LogOptions, durability,
     files::{Files, now_millis},
     ids::Ids,
     replicators::{self, Found, Replicator},
@@ -35,7 +35,7 @@ pub(crate) fn open(dir: &Path, options: &LogOptions) -> Result<Opened> {
             &mut events,
         )?,
         (None, false) => create(&files, options, Vec::new(), 0)?,
-        (None, true) => match existing(&files, &mut events) {
+        (None, true) => match existing(&files, options, &mut events) {
             Ok(store) => store,
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 replace(&files, options, &error.report(), &mut events)?
@@ -48,10 +48,11 @@ pub(crate) fn open(dir: &Path, options: &LogOptions) -> Result<Opened> {
 
 /// Opens a log that is there. What is checked costs the same however long the log is; the entries are checked
 /// when they are read.
-fn existing(files: &Arc<Files>, events: &mut Vec<Event>) -> Result<Store> {
+fn existing(files: &Arc<Files>, options: &LogOptions, events: &mut Vec<Event>) -> Result<Store> {
     let mut db = Db::open(files, &files.db(), Access::Write)?;
-    let (meta, counters) = schema::read(&mut db, files)?;
+    let (mut meta, counters) = schema::read(&mut db, files)?;
     prepare(&mut db)?;
+    durability::begin(&mut db, &mut meta, options.durability)?;
     let newest =
         "SELECT max(ifnull((SELECT max(seq) FROM log), 0), ifnull((SELECT max(seq) FROM damaged), 0))";
     let newest = db.first(newest, Vec::new(), |row| row.number(0))?.unwrap_or(0);
@@ -140,8 +141,7 @@ fn create(files: &Arc<Files>, options: &LogOptions, known: Vec<Replicator>, fenc
     // of this log outrank those of a log that was lost before it.
     let now = u64::try_from(now_millis()).unwrap_or(0) / 1_000;
     let counters = Counters { fence: fence.max(now), last: Seq(0), ..Counters::default() };
-    let meta =
-        Meta { id: format!("{:032x}", rand::random::<u128>()).into(), partitions: options.partitions.max(1) };
+    let mut meta = Meta { id: durability::new_id(), partitions: options.partitions.max(1) };
     let mut db = Db::open(files, &path, Access::Create)?;
     // Twice the default: half the frames in the write-ahead log, which costs a third less time in the kernel.
     db.once("PRAGMA page_size = 8192")?;
@@ -158,6 +158,7 @@ fn create(files: &Arc<Files>, options: &LogOptions, known: Vec<Replicator>, fenc
     files.sync();
     let mut db = Db::open(files, &files.db(), Access::Write)?;
     prepare(&mut db)?;
+    durability::begin(&mut db, &mut meta, options.durability)?;
     Ok(Store { db, meta, counters, ids: Ids::default(), files: Arc::clone(files) })
 }
 

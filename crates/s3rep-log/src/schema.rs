@@ -92,6 +92,26 @@ pub(crate) fn create(db: &mut Db, meta: &Meta, counters: Counters) -> Result<()>
     db.commit()
 }
 
+/// When the machine was started that commits have not been synced since, if they have not.
+pub(crate) fn boot(db: &mut Db) -> Result<Option<String>> {
+    let value =
+        db.first("SELECT CAST(value AS BLOB) FROM meta WHERE key = 'boot'", Vec::new(), |row| row.blob(0))?;
+    Ok(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
+}
+
+/// Writes who the log is, and what [`boot`] returns from now on.
+pub(crate) fn write_identity(db: &mut Db, meta: &Meta, boot: Option<&str>) -> Result<()> {
+    let check = meta_sum(&FORMAT.to_string(), &meta.id, &meta.partitions.to_string()).to_string();
+    db.begin()?;
+    for (key, value) in [("id", Some(&*meta.id)), ("check", Some(&*check)), ("boot", boot)] {
+        match value {
+            Some(value) => db.run("REPLACE INTO meta VALUES (?, ?)", vec![text(key), text(value)])?,
+            None => db.run("DELETE FROM meta WHERE key = ?", vec![text(key)])?,
+        }
+    }
+    db.commit()
+}
+
 /// Checks that the file holds the tables that it should, and reads what describes the log.
 pub(crate) fn read(db: &mut Db, files: &Files) -> Result<(Meta, Counters)> {
     let encoding =
