@@ -39,6 +39,7 @@ mod lock;
 mod outbox;
 mod plugin;
 mod resource;
+mod sequence;
 mod store;
 mod suggest;
 mod tail;
@@ -62,6 +63,4 @@ pub use store::{
 #[cfg(feature = "s3")]
 pub use store::{S3Options, S3Store};
 pub use tail::{TailOptions, TailSource};
-pub use url::{
-    Connection, S3Connection, S3Credentials, StoreOptions, open_store, open_store_with,
-};
+pub use url::{Connection, S3Connection, S3Credentials, StoreOptions, open_store, open_store_with};

@@ -11,8 +11,8 @@ use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
-use s3rep_core::{ErrorKind, Record};
-use s3rep_s3db::{Database, MemoryStore, Page, Resource};
+use s3rep_core::{Error, ErrorKind, Record};
+use s3rep_s3db::{Action, Database, MemoryStore, Page, Resource};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -420,4 +420,35 @@ async fn wrong_partitions_and_filters_say_what_there_is() {
         "{error}"
     );
     assert!(cars.query(7).is_err());
+}
+
+#[tokio::test]
+async fn hooks_stand_around_queries() {
+    let database = Database::open(Arc::new(MemoryStore::new()), common::creating()).await.unwrap();
+    let cars = database.create_resource(&config(cars())).await.unwrap();
+    insert(&cars, ["a", "b"].map(|id| json!({"id": id, "year": 1}))).await;
+    let before = Arc::new(std::sync::Mutex::new(Vec::new()));
+    for action in [Action::List, Action::Count, Action::Get] {
+        let before = before.clone();
+        cars.before(action, move |call| {
+            before.lock().unwrap().push(call.action);
+            async { Ok(call) }
+        });
+    }
+    for action in [Action::List, Action::Get] {
+        cars.after(action, |mut call| async {
+            call.record.insert("year".into(), json!(7));
+            Ok(call)
+        });
+    }
+    let found: Vec<Record> = cars.list().records().await.unwrap();
+    assert!(found.iter().all(|car| car["year"] == 7));
+    assert_eq!(cars.list().page::<Record>(2, None).await.unwrap().items, found);
+    assert_eq!(cars.count().await.unwrap(), 2);
+    assert_eq!(cars.get_many::<Record>(["a"]).await.unwrap()[0].as_ref().unwrap()["year"], 7);
+    use Action::{Count, Get, List};
+    assert_eq!(*before.lock().unwrap(), [List, List, Count, Get]);
+    cars.before(List, |_| async { Err(Error::new(ErrorKind::PermissionDenied, "not for you")) });
+    assert!(cars.list().ids().await.is_err());
+    assert_eq!(cars.list().stream::<Record>().collect::<Vec<_>>().await.len(), 1);
 }

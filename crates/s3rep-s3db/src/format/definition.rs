@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Behavior, js, keys::check_name, rule};
+use super::{Behavior, IdScheme, js, keys::check_name, rule};
 
 fn yes() -> bool {
     true
@@ -37,10 +37,22 @@ pub struct ResourceConfig {
     /// Secrets are decrypted on reading.
     #[serde(default = "yes")]
     pub auto_decrypt: bool,
-    /// The length of generated ids.
+    /// The length of generated ids: 1 to 512, 22 by default.
     #[serde(default)]
     pub id_size: Option<u32>,
-    /// How ids are generated: a length, `incremental…`, or an object with such a `type`. Only its kind is stored.
+    /// How ids are generated. Random characters by default, so that nobody has to be asked; also
+    ///
+    /// - a length: random ids of so many characters;
+    /// - `incremental`, `incremental:1000`, `incremental:ORD-0001` (a prefix, a start and as many digits), and
+    ///   `incremental:fast`, `incremental:fast:ORD-0001`, which reserve 100 numbers at once: numbers that no two
+    ///   processes get both, with gaps where a record was not inserted after all or a process stopped;
+    /// - `{"type": "incremental", "start": 1, "increment": 1, "mode": "standard" or "fast", "batchSize": 100,
+    ///   "prefix": "", "padding": 0}`;
+    /// - `ulid` and `uuidv7`, which sort by time;
+    /// - `custom`: by [`Resource::generate_ids_with`](crate::Resource::generate_ids_with).
+    ///
+    /// `s3db.json` keeps only the kind, as in s3db.js: who opens the database later has to declare the resource
+    /// again, or an insert without an id is refused.
     #[serde(default)]
     pub id_generator: Option<Value>,
     /// Who creates the resource: `user`, or the name of a plugin.
@@ -122,10 +134,11 @@ impl ResourceConfig {
     }
 
     /// Everything that is wrong with the configuration, in one error.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         check_name(&self.name)?;
         let mut problems = Vec::new();
         rule::check_declaration(&self.attributes, &mut problems);
+        IdScheme::parse(self.id_generator.as_ref(), self.id_size, &mut problems);
         let declared = self.declared();
         for (name, partition) in &self.all_partitions() {
             let Some(fields) = partition.get("fields").and_then(Value::as_object) else {
@@ -157,19 +170,15 @@ impl ResourceConfig {
             .with_advice("correct the resource's configuration"))
     }
 
-    fn id_size(&self) -> u32 {
-        let number = self.id_generator.as_ref().and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
-        number.or(self.id_size).filter(|size| *size > 0).unwrap_or(22)
+    /// How ids are made; none when the configuration does not say.
+    pub(crate) fn id_scheme(&self) -> Option<IdScheme> {
+        IdScheme::parse(self.id_generator.as_ref(), self.id_size, &mut Vec::new())
     }
 
-    fn id_generator(&self) -> &'static str {
-        let of = |text: &str| if text.starts_with("incremental") { "incremental" } else { "default" };
-        match &self.id_generator {
-            Some(Value::String(text)) => of(text),
-            Some(Value::Object(members)) => {
-                of(members.get("type").and_then(Value::as_str).unwrap_or_default())
-            }
-            _ => "default",
+    fn id_size(&self) -> usize {
+        match self.id_scheme() {
+            Some(IdScheme::Random(Some(size))) => size,
+            _ => self.id_size.and_then(|size| usize::try_from(size).ok()).unwrap_or(22),
         }
     }
 
@@ -203,7 +212,7 @@ impl ResourceConfig {
             if hooked { json!({"afterInsert": handlers, "afterDelete": handlers}) } else { json!({}) },
         );
         set("idSize", self.id_size().into());
-        set("idGenerator", self.id_generator().into());
+        set("idGenerator", self.id_scheme().map_or("default", |scheme| scheme.kind()).into());
         set("createdAt", now.to_string().into());
         Value::Object(version)
     }

@@ -9,6 +9,7 @@ use super::{Entropy, ResourceFormat, js, order, time};
 const UNSAFE: [char; 4] = ['\\', '/', '=', '%'];
 
 /// S3 takes keys of up to 1,024 bytes, so that an id may have somewhat less.
+const MAX_KEY: usize = 1024;
 const MAX_ID: usize = 1000;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
@@ -172,7 +173,8 @@ impl ResourceFormat {
     /// value for each of its fields has no reference.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidValue`] when a value would leave its partition: it has parts such as `/../`.
+    /// [`ErrorKind::InvalidValue`] when a value would leave its partition, for its parts such as `/../`, or is too
+    /// long for a key.
     pub fn partition_keys(&self, id: &str, record: &Record) -> Result<Vec<String>> {
         check_id(id).map_err(|error| error.with_context("resource", self.name()))?;
         let mut keys = Vec::new();
@@ -194,6 +196,17 @@ impl ResourceFormat {
                     .with_context("id", id)
                     .with_context("partition", partition.name())
                     .with_advice("use values without /../ in fields that partition"));
+            }
+            if key.len() > MAX_KEY {
+                return Err(Error::new(
+                    ErrorKind::InvalidValue,
+                    "a value is too long for a partition: keys have up to 1,024 bytes",
+                )
+                .with_scope(Scope::Record)
+                .with_context("resource", self.name())
+                .with_context("id", id)
+                .with_context("partition", partition.name())
+                .with_advice("shorten it, or cut it in keys with a rule such as string|maxlength:100"));
             }
             keys.push(key);
         }

@@ -28,6 +28,7 @@ pub struct ResourceFormat {
     pub(super) auto_decrypt: bool,
     pub(super) paranoid: bool,
     pub(super) id_size: usize,
+    id_generator: String,
     pub(super) metadata_limit: usize,
     pub(super) passphrase: Secret,
     /// Versions that have keys of their own, with their keys and paths.
@@ -123,6 +124,12 @@ impl ResourceFormat {
                 .and_then(|size| usize::try_from(size).ok())
                 .filter(|size| (1..=512).contains(size))
                 .unwrap_or(22),
+            id_generator: entry
+                .current()
+                .and_then(|version| version.get("idGenerator"))
+                .and_then(Value::as_str)
+                .unwrap_or("default")
+                .into(),
             metadata_limit: LIMIT,
             passphrase: passphrase.clone(),
             older_maps: older_maps(entry),
@@ -178,6 +185,11 @@ impl ResourceFormat {
     /// The length of generated ids.
     pub fn id_size(&self) -> usize {
         self.id_size
+    }
+
+    /// How ids are made, as far as that is stored: `default` (random), `incremental` or `custom`.
+    pub fn id_generator_kind(&self) -> &str {
+        &self.id_generator
     }
 
     /// The definition hash of the current version, `sha256:…`; empty in documents of older versions.

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     format::{Partition, id_of_key, partition_prefix, record_key, record_prefix},
+    hooks::{Action, When},
     suggest::did_you_mean,
 };
 
@@ -238,6 +239,7 @@ impl Query {
     /// # Errors
     /// As [`Query`] says, and when the store cannot be read.
     pub async fn ids(&self) -> Result<Vec<String>> {
+        self.hooked(When::Before, Action::List).await?;
         let mut ids = Vec::new();
         self.each_id(|id| ids.push(id.to_owned())).await?;
         Ok(ids)
@@ -248,8 +250,10 @@ impl Query {
     /// # Errors
     /// As [`Query`] says, and when the store cannot be read.
     pub async fn count(&self) -> Result<u64> {
+        self.hooked(When::Before, Action::Count).await?;
         let mut count = 0;
         self.each_id(|_| count += 1).await?;
+        self.hooked(When::After, Action::Count).await?;
         Ok(count)
     }
 
@@ -272,10 +276,13 @@ impl Query {
         let prefix = self.prefix()?;
         let from = cursor.map(|cursor| cursor::read(cursor, &prefix, size)).transpose();
         let from = from.map_err(|error| error.with_context("resource", self.resource.name()))?;
+        self.hooked(When::Before, Action::List).await?;
         let mut records = self.rows_after(from)?;
         records.look_ahead(size.saturating_add(1)).await?;
-        let rows = records.page(size).await?;
-        let items = rows.into_iter().map(|row| self.typed_row(row)).collect::<Result<_>>()?;
+        let mut items = Vec::new();
+        for row in records.page(size).await? {
+            items.push(self.typed_row(row).await?);
+        }
         let end = records.end().await?;
         Ok(Page { items, next: end.map(|key| cursor::after(&key, &prefix, size)) })
     }
@@ -283,14 +290,21 @@ impl Query {
     /// The records one by one, read ahead in batches. An error of the store ends the stream, one of a record is
     /// an item of it. Dropping it stops the reading.
     pub fn stream<T: DeserializeOwned>(&self) -> impl Stream<Item = Result<T>> + Send + Unpin + use<T> {
-        let query = self.clone();
-        let rows = stream::once(async move { query.rows() });
-        let rows = rows.map_ok(|rows| rows.into_stream(READ_AHEAD)).try_flatten();
-        let query = self.clone();
-        rows.map(move |row| query.typed_row(row?)).boxed()
+        let query = Arc::new(self.clone());
+        let this = query.clone();
+        let rows = stream::once(async move {
+            this.hooked(When::Before, Action::List).await?;
+            this.rows().map(|rows| rows.into_stream(READ_AHEAD))
+        });
+        let typed = move |row| {
+            let query = query.clone();
+            async move { query.typed_row(row?).await }
+        };
+        rows.try_flatten().then(typed).boxed()
     }
 
     /// The records with their ids, one that cannot be decoded as its error: for whoever has to go on past it.
+    /// Hooks see nothing of it.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidValue`] when the id of [`after`](Self::after) cannot stand in a key.
@@ -345,9 +359,15 @@ impl Query {
         Ok(())
     }
 
-    fn typed_row<T: DeserializeOwned>(&self, row: SourceRow) -> Result<T> {
+    async fn typed_row<T: DeserializeOwned>(&self, row: SourceRow) -> Result<T> {
         let record = Arc::unwrap_or_clone(row.record?);
+        let record = self.resource.read_hooked(Action::List, &row.id, record).await?;
         self.resource.typed(&row.id, record)
+    }
+
+    async fn hooked(&self, when: When, action: Action) -> Result<()> {
+        let call = self.resource.call(action, None, Record::new(), None);
+        self.resource.hooked(when, call).await.map(drop)
     }
 
     // What reading asks of the query.

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use super::{Query, Resource};
 use crate::{
     format::{StoredObject, id_of_key, record_key},
+    hooks::{Action, When},
     store::{Listing, ObjectMeta},
 };
 
@@ -57,17 +58,31 @@ impl Resource {
     ) -> Result<Vec<Option<T>>> {
         let ids: Vec<Arc<str>> = ids.into_iter().map(|id| Arc::from(id.as_ref())).collect();
         let mut records = Vec::with_capacity(ids.len());
+        for id in ids.iter().filter(|_| self.hooks.has(When::Before, Action::Get)) {
+            let call = self.call(Action::Get, Some(id.clone()), Record::new(), None);
+            self.hooked(When::Before, call).await?;
+        }
         for batch in ids.chunks(BATCH) {
             let found = self.read_many(batch.to_vec()).await?;
             for (id, found) in batch.iter().zip(found) {
-                let record = found.map(|found| match found.record {
-                    Ok(record) => self.typed(id, record),
-                    Err(failed) => Err(self.about(failed.into(), "read", id)),
-                });
-                records.push(record.transpose()?);
+                let Some(found) = found else {
+                    records.push(None);
+                    continue;
+                };
+                let record = found.record.map_err(|failed| self.about(failed.into(), "read", id))?;
+                let record = self.read_hooked(Action::Get, id, record).await?;
+                records.push(Some(self.typed(id, record)?));
             }
         }
         Ok(records)
+    }
+
+    /// The record as the hooks after reading leave it.
+    pub(super) async fn read_hooked(&self, action: Action, id: &Arc<str>, record: Record) -> Result<Record> {
+        if !self.hooks.has(When::After, action) {
+            return Ok(record);
+        }
+        self.hooked(When::After, self.call(action, Some(id.clone()), record, None)).await
     }
 
     /// Reads and decodes the records of some ids, in their order, `None` where there is none.

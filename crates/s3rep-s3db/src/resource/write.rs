@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::Resource;
 use crate::{
-    context::{ContextEntropy, SecureEntropy},
+    context::SecureEntropy,
     events::DatabaseEvent,
-    format::{Encoded, Stamps, id_of_key, new_id, record_key, record_prefix},
+    format::{Encoded, Stamps, id_of_key, record_key, record_prefix},
     hooks::{Action, When},
     outbox::{Found, OpenIntent, Outbox},
     store::PutCondition,
@@ -352,22 +352,6 @@ impl Resource {
                 .with_scope(Scope::Record)
                 .with_context("resource", self.name())
                 .with_advice("pass a struct, a map with text keys or json!({…})")),
-        }
-    }
-
-    /// The id of a new record, made if it has none.
-    async fn id_of(&self, record: &mut Record) -> Result<String> {
-        match record.get("id") {
-            None | Some(Value::Null) => {
-                let id = new_id(&mut ContextEntropy(self.cx()), self.format.id_size());
-                record.insert("id".to_owned(), Value::String(id.clone()));
-                Ok(id)
-            }
-            Some(Value::String(id)) => Ok(id.clone()),
-            Some(_) => Err(Error::new(ErrorKind::InvalidValue, "the id of a record is not text")
-                .with_scope(Scope::Record)
-                .with_context("resource", self.name())
-                .with_advice("write it as text, or leave it out for a generated one")),
         }
     }
 
