@@ -17,6 +17,10 @@ pub struct ResourceSchema {
     pub version: Arc<str>,
     /// Top-level attributes in the order of their declaration.
     pub attributes: Vec<Attribute>,
+    /// The definition as the source stores it, where the source is an s3db database and nothing changed the
+    /// attributes on the way: `attributes`, `behavior`, `timestamps`, `partitions` and so on, named as in
+    /// `s3db.json`. Opaque to all but destinations of that kind, which make a resource of the same definition.
+    pub definition: Option<Arc<Map<String, Value>>>,
 }
 
 impl ResourceSchema {
@@ -42,7 +46,13 @@ impl ResourceSchema {
             .map(|(attribute, definition)| Attribute::parse(attribute, definition))
             .collect::<Result<_>>()
             .map_err(|error| error.with_context("resource", name))?;
-        Ok(Self { name: name.into(), version: version.into(), attributes })
+        Ok(Self { name: name.into(), version: version.into(), attributes, definition: None })
+    }
+
+    /// The same schema with the definition that its source stores.
+    #[must_use]
+    pub fn with_definition(self, definition: Map<String, Value>) -> Self {
+        Self { definition: Some(Arc::new(definition)), ..self }
     }
 
     /// The attribute of that name.

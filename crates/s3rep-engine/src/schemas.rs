@@ -25,14 +25,23 @@ fn write(schema: &ResourceSchema) -> StateWrite {
         .iter()
         .map(|attribute| (attribute.name.clone(), attribute.definition.clone()))
         .collect();
-    let value = json!({"version": schema.version, "attributes": attributes}).to_string();
-    StateWrite { space: SPACE.to_owned(), key: schema.name.to_string(), value: Some(value.into_bytes()) }
+    let mut value = json!({"version": schema.version, "attributes": attributes});
+    if let Some(definition) = &schema.definition {
+        value["definition"] = Value::Object(Map::clone(definition));
+    }
+    let value = value.to_string().into_bytes();
+    StateWrite { space: SPACE.to_owned(), key: schema.name.to_string(), value: Some(value) }
 }
 
 /// What cannot be read is as good as forgotten.
 fn parse(name: &str, value: &[u8]) -> Option<ResourceSchema> {
-    let value: Value = serde_json::from_slice(value).ok()?;
-    ResourceSchema::parse(name, value["version"].as_str()?, value["attributes"].as_object()?).ok()
+    let mut value: Value = serde_json::from_slice(value).ok()?;
+    let schema =
+        ResourceSchema::parse(name, value["version"].as_str()?, value["attributes"].as_object()?).ok()?;
+    Some(match value["definition"].take() {
+        Value::Object(definition) => schema.with_definition(definition),
+        _ => schema,
+    })
 }
 
 impl Schemas {
@@ -82,7 +91,29 @@ impl Schemas {
     pub(crate) fn of(&self, resource: &Arc<str>) -> Arc<ResourceSchema> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.get(resource).cloned().unwrap_or_else(|| {
-            Arc::new(ResourceSchema { name: resource.clone(), version: "".into(), attributes: Vec::new() })
+            Arc::new(ResourceSchema {
+                name: resource.clone(),
+                version: "".into(),
+                attributes: Vec::new(),
+                definition: None,
+            })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_is_remembered_whole() {
+        let attributes = json!({"name": "string|required", "profile": {"bio": "string"}});
+        let plain = ResourceSchema::parse("cars", "v2", attributes.as_object().unwrap()).unwrap();
+        let definition = json!({"attributes": attributes, "behavior": "body-only", "partitions": {}});
+        let defined = plain.clone().with_definition(definition.as_object().unwrap().clone());
+        for schema in [plain, defined] {
+            let written = write(&schema);
+            assert_eq!(parse(&written.key, &written.value.unwrap()).unwrap(), schema);
+        }
     }
 }

@@ -247,7 +247,7 @@ impl Database {
     }
 
     /// Changes `s3db.json`, if `change` does.
-    async fn change(
+    pub(crate) async fn change(
         &self,
         change: &(dyn Fn(&mut Document, Timestamp) -> Result<()> + Send + Sync),
     ) -> Result<()> {

@@ -40,6 +40,7 @@ mod outbox;
 mod plugin;
 mod resource;
 mod sequence;
+mod sink;
 mod store;
 mod suggest;
 mod tail;
@@ -57,6 +58,7 @@ pub use hooks::{Action, Call};
 pub use outbox::{Followed, Outbox};
 pub use plugin::Plugin;
 pub use resource::{Page, Query, Records, Resource};
+pub use sink::S3dbConfig;
 pub use store::{
     BodyChange, FileOptions, FileStore, Listing, MemoryStore, ObjectMeta, ObjectStore, PutCondition, Requests,
 };

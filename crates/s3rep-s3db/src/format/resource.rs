@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use s3rep_core::{Error, ErrorKind, ResourceSchema, Result, Scope, Secret};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     Behavior, Document, StoredObject,
@@ -107,7 +107,7 @@ impl ResourceFormat {
         let id_size = entry.current().and_then(|version| version.get("idSize")).and_then(Value::as_u64);
         Ok(Self {
             plan: Plan::new(attributes, &registry, map, &plugins),
-            schema: Arc::new(schema),
+            schema: Arc::new(schema.with_definition(entry.definition())),
             hash: entry
                 .current()
                 .and_then(|version| version.get("hash"))
@@ -140,6 +140,12 @@ impl ResourceFormat {
     #[must_use]
     pub fn with_metadata_limit(self, metadata_limit: usize) -> Self {
         Self { metadata_limit, ..self }
+    }
+
+    /// The same with secrets in the clear, or as they are stored, whatever the resource says.
+    #[must_use]
+    pub(crate) fn with_auto_decrypt(self, auto_decrypt: bool) -> Self {
+        Self { auto_decrypt, ..self }
     }
 
     /// The attributes.
@@ -210,6 +216,30 @@ impl ResourceFormat {
     /// The object of a partition reference: the resource's version and nothing else.
     pub fn reference(&self) -> StoredObject {
         StoredObject { metadata: vec![("_v".into(), self.version().into())], ..StoredObject::default() }
+    }
+}
+
+impl ResourceEntry<'_> {
+    /// What makes a resource of the same definition elsewhere, named as in a configuration.
+    pub(crate) fn definition(self) -> Map<String, Value> {
+        const MEMBERS: [&str; 8] = [
+            "attributes",
+            "behavior",
+            "timestamps",
+            "paranoid",
+            "allNestedObjectsOptional",
+            "autoDecrypt",
+            "idSize",
+            "idGenerator",
+        ];
+        let mut definition = Map::new();
+        for name in MEMBERS {
+            let value = self.current().and_then(|version| version.get(name));
+            definition.extend(value.map(|value| (name.to_owned(), value.clone())));
+        }
+        let partitions = self.partitions().cloned().unwrap_or_default();
+        definition.insert("partitions".to_owned(), Value::Object(partitions));
+        definition
     }
 }
 

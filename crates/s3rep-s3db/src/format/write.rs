@@ -26,7 +26,19 @@ pub enum Stamps {
     /// `createdAt` is kept if it is given: a record in place of another.
     Replaced,
     /// Both are as given, or absent: the copy of a record of another database.
+    ///
+    /// A copy is written as it is: nothing is trimmed, converted, rounded or cut, no default stands in for what
+    /// is absent, and what became required after the record was written may be missing. It reads back as
+    /// given or is refused. Secrets are stored as they are where the resource does not decrypt them.
     Given,
+}
+
+/// What a record is written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    New,
+    Update,
+    Copy,
 }
 
 impl Stamps {
@@ -43,6 +55,7 @@ impl Stamps {
 struct Writing<'a> {
     format: &'a ResourceFormat,
     entropy: &'a mut dyn Entropy,
+    copy: bool,
     /// Stored texts of secrets that did not change, by leaf.
     kept: Vec<(usize, String)>,
     fields: Vec<(String, Value)>,
@@ -106,7 +119,8 @@ impl ResourceFormat {
                 values.extend(given.or_else(missing).map(|value| (name.to_owned(), value)));
             }
         }
-        self.encode(&id, values, &[], &[], false, None, entropy)
+        let purpose = if stamps == Stamps::Given { Purpose::Copy } else { Purpose::New };
+        self.encode(&id, values, &[], &[], purpose, None, entropy)
     }
 
     /// Encodes a changed record: `changes` are merged into `previous`, which was decoded from `previous_object`.
@@ -152,7 +166,7 @@ impl ResourceFormat {
             values.insert("updatedAt".into(), now.to_string().into());
         }
         let kept = self.kept_secrets(previous, &values, previous_object);
-        self.encode(id, values, &kept, &unchecked, true, content, entropy)
+        self.encode(id, values, &kept, &unchecked, Purpose::Update, content, entropy)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the two public entry points share everything else")]
@@ -162,12 +176,13 @@ impl ResourceFormat {
         values: Record,
         kept: &[(usize, String)],
         unchecked: &[String],
-        update: bool,
+        purpose: Purpose,
         content: Option<Content<'_>>,
         entropy: &mut dyn Entropy,
     ) -> Result<Encoded> {
         let mut writing = Writing::new(self, entropy);
         writing.kept = kept.to_vec();
+        writing.copy = purpose == Purpose::Copy;
         let values = writing.normalize(values, &self.plan.root, "");
         if writing.problems.is_empty() {
             writing.flatten(&values, &self.plan.root, "");
@@ -184,12 +199,17 @@ impl ResourceFormat {
             limit: self.metadata_limit,
             version: self.version(),
             timestamps: self.timestamps,
-            id: (update && self.behavior == Behavior::EnforceLimits).then_some(id),
+            id: (purpose == Purpose::Update && self.behavior == Behavior::EnforceLimits).then_some(id),
             map: &self.plan.map_text,
             plugin_map: self.plan.plugin_text.as_deref(),
         };
         let whole = (self.behavior == Behavior::TruncateData).then(|| fields.in_metadata());
         let placed = fields.place(self.behavior).map_err(|error| self.at(error, id))?;
+        if placed.truncated && purpose == Purpose::Copy {
+            let error = Error::new(ErrorKind::TooLarge, "the record would be cut to fit")
+                .with_advice("give the resource the behavior body-overflow");
+            return Err(self.at(error, id));
+        }
         let mut object = placed.object;
         if let Some(content) = content {
             content.keep(&mut object).map_err(|error| self.at(error, id))?;
@@ -201,7 +221,8 @@ impl ResourceFormat {
         };
         let mut problems = Vec::new();
         for (name, value) in values.iter().filter(|(name, _)| !unchecked.contains(name)) {
-            self.compare(name, value, read.get(name), self.plan.root.get(name), &mut problems);
+            let node = self.plan.root.get(name);
+            self.compare(name, value, read.get(name), node, purpose == Purpose::Copy, &mut problems);
         }
         if !problems.is_empty() {
             return Err(self.problems(id, &problems));
@@ -216,6 +237,7 @@ impl ResourceFormat {
         written: &Value,
         read: Option<&Value>,
         node: Option<&Node>,
+        copy: bool,
         problems: &mut Vec<String>,
     ) {
         let same = match node {
@@ -225,7 +247,7 @@ impl ResourceFormat {
                 {
                     for (name, value) in written {
                         let path = format!("{path}.{name}");
-                        self.compare(&path, value, read.get(name), members.get(name), problems);
+                        self.compare(&path, value, read.get(name), members.get(name), copy, problems);
                     }
                     return;
                 }
@@ -234,7 +256,11 @@ impl ResourceFormat {
             Some(Node::Leaf(at)) => match self.plan.leaves.get(*at).map(|leaf| leaf.codec) {
                 _ if written.is_null() => read == Some(&Value::Null),
                 Some(Codec::Password(_)) => true,
+                Some(Codec::Secret) if copy => {
+                    read.and_then(Value::as_str).is_some_and(|read| read == js::string(written))
+                }
                 Some(Codec::Secret) => read.is_some(),
+                Some(codec) if codec.rounds() && copy => read.is_some_and(|read| near(written, read)),
                 Some(codec) if codec.rounds() => read.is_some_and(|read| !read.is_null()),
                 _ => read.is_some_and(|read| js::same(written, read)),
             },
@@ -282,6 +308,21 @@ impl ResourceFormat {
     }
 }
 
+/// Equality up to what the arithmetic of coordinates and amounts leaves: their texts hold fewer digits.
+fn near(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => match (a.as_f64(), b.as_f64()) {
+            (Some(a), Some(b)) => (a - b).abs() <= 1e-13 + 1e-15 * a.abs(),
+            _ => false,
+        },
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| near(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| near(a, b)))
+        }
+        _ => a == b,
+    }
+}
+
 fn at_path<'a>(record: &'a Record, segments: &[String]) -> Option<&'a Value> {
     let (first, rest) = segments.split_first()?;
     rest.iter().try_fold(record.get(first)?, |value, name| value.get(name))
@@ -324,6 +365,7 @@ impl<'a> Writing<'a> {
         Self {
             format,
             entropy,
+            copy: false,
             kept: Vec::new(),
             fields: Vec::new(),
             known: Vec::new(),
@@ -358,6 +400,9 @@ impl<'a> Writing<'a> {
                 None => value,
             };
             normal.insert(name, value);
+        }
+        if self.copy {
+            return normal;
         }
         for (name, node) in &members.nodes {
             let missing = normal.get(name).is_none_or(Value::is_null);
@@ -400,6 +445,8 @@ impl<'a> Writing<'a> {
             return value;
         }
         match rule.normalize(&value) {
+            // what this changes is caught when the outcome is read
+            _ if self.copy => value,
             // texts inside objects are written as they are
             Ok(_) if !top && matches!(rule.kind, super::rule::Kind::String) && !rule.has("convert") => value,
             Ok(value) => value,
@@ -450,6 +497,9 @@ impl<'a> Writing<'a> {
         let Some(leaf) = format.plan.leaves.get(at) else { return };
         let stored = match leaf.codec {
             _ if value.is_null() => Ok(Value::Null),
+            Codec::Password(_) if self.copy && !value.as_str().is_some_and(password::is_hash) => {
+                Err("is a password and no hash of one: a copy takes hashes only")
+            }
             Codec::Secret => self.secret(at, value),
             Codec::Password(algorithm) => match value {
                 Value::String(text) if password::is_hash(text) => Ok(password::compact(text).into()),
@@ -470,6 +520,9 @@ impl<'a> Writing<'a> {
             return Ok(stored.clone().into());
         }
         let plain = js::string(value);
+        if self.copy && !self.format.auto_decrypt {
+            return Ok(plain.into());
+        }
         if matches!(plain.as_str(), "null" | "undefined") {
             return Err("is a word that stands for no value in the stored format");
         }

@@ -5,6 +5,7 @@ mod filter;
 mod ids;
 mod query;
 mod read;
+mod replica;
 mod write;
 
 use std::{fmt, sync::Arc};
@@ -13,6 +14,7 @@ use futures::FutureExt;
 pub(crate) use ids::IdGenerator;
 pub use query::{Page, Query};
 pub use read::Records;
+pub(crate) use replica::{Replica, There, with_id};
 pub(crate) use read::{BATCH_BYTES, Decoded, Failed};
 use s3rep_core::{Context, Error, ErrorKind, Record, ResourceSchema, Result, Scope};
 use serde::de::DeserializeOwned;

@@ -73,6 +73,8 @@ pub struct HistoryOptions {
     pub reads: bool,
     /// Ids from [`AWKWARD_IDS`]; else short lower-case ones.
     pub awkward_ids: bool,
+    /// Records have secrets: encrypting takes some destinations long.
+    pub secrets: bool,
     /// Which values records may have.
     pub values: Values,
 }
@@ -87,6 +89,7 @@ impl Default for HistoryOptions {
             deletes: true,
             reads: true,
             awkward_ids: true,
+            secrets: true,
             values: Values::ALL,
         }
     }
@@ -264,13 +267,13 @@ impl Generator<'_> {
         let name = format!("name {}", self.random.below(1_000));
         record.insert("name".to_owned(), name.into());
         for (attribute, value) in self.ordinary() {
-            if self.random.below(3) > 0 {
+            if self.random.below(3) > 0 && (self.options.secrets || attribute != "pin") {
                 record.insert(attribute.to_owned(), value);
             }
         }
         if self.random.below(2) == 0 {
             let Awkward { attribute, value, needs, .. } = &all[self.random.below(all.len() as u64) as usize];
-            if self.options.values.allow(*needs) {
+            if self.options.values.allow(*needs) && (self.options.secrets || *attribute != "pin") {
                 record.insert((*attribute).to_owned(), value.clone());
             }
         }

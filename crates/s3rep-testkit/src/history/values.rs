@@ -21,6 +21,8 @@ pub(crate) enum Needs {
     LongText,
     /// Lists in lists, 40 deep.
     Depth,
+    /// Text that some formats take for something else than text.
+    Words,
 }
 
 /// A value of one attribute of [`schema`](super::schema).
@@ -52,6 +54,8 @@ pub struct Values {
     pub long_text: bool,
     /// Lists in lists, 40 deep.
     pub depth: bool,
+    /// Text that some formats take for something else: `null`, JSON.
+    pub words: bool,
 }
 
 impl Values {
@@ -64,6 +68,7 @@ impl Values {
         negative_zero: true,
         long_text: true,
         depth: true,
+        words: true,
     };
     /// What every destination should hold.
     pub const PLAIN: Self = Self {
@@ -74,6 +79,7 @@ impl Values {
         negative_zero: false,
         long_text: false,
         depth: false,
+        words: false,
     };
 
     pub(crate) const fn allow(self, needs: Needs) -> bool {
@@ -86,13 +92,14 @@ impl Values {
             Needs::NegativeZero => self.negative_zero,
             Needs::LongText => self.long_text,
             Needs::Depth => self.depth,
+            Needs::Words => self.words,
         }
     }
 }
 
 /// Every awkward value, each for an attribute of [`schema`](super::schema) that may have it.
 pub fn awkward() -> Vec<Awkward> {
-    use Needs::{Depth, ExtremeFloats, LargeIntegers, LongText, NegativeZero, Nothing, Nul, Unsigned};
+    use Needs::{Depth, ExtremeFloats, LargeIntegers, LongText, NegativeZero, Nothing, Nul, Unsigned, Words};
     let text = |name, value: &str, needs| Awkward { name, attribute: "note", value: value.into(), needs };
     let count = |name, value: Value, needs| Awkward { name, attribute: "count", value, needs };
     let price = |name, value: Value, needs| Awkward { name, attribute: "price", value, needs };
@@ -112,10 +119,10 @@ pub fn awkward() -> Vec<Awkward> {
         text("combining and composed", "e\u{301} é \u{212b} Å", Nothing),
         text("right to left", "\u{202e}abc\u{202c} عربى", Nothing),
         text("a byte order mark", "\u{feff}text", Nothing),
-        text("text that looks like null", "null", Nothing),
+        text("text that looks like null", "null", Words),
         text("text that looks like a number", "00123.450", Nothing),
         text("text that looks like a large number", "1e999", Nothing),
-        text("text that looks like JSON", "{\"a\":1}", Nothing),
+        text("text that looks like JSON", "{\"a\":1}", Words),
         text("text that looks like a formula", "=1+1", Nothing),
         text("text that looks like binary", "\\x00ff", Nothing),
         text("65,536 bytes of text", &"0123456789abcdef".repeat(4096), LongText),

@@ -45,6 +45,12 @@ pub trait SinkFactory: Send + Sync + 'static {
     /// The hooks that are implemented.
     fn offers(&self) -> Offers;
 
+    /// Whether a secret takes the destination long: it encrypts with a key derived for each. Random records have
+    /// none then.
+    fn has_slow_secrets(&self) -> bool {
+        false
+    }
+
     /// Makes an empty destination.
     async fn fresh(&self) -> Self::Place;
 
@@ -89,6 +95,7 @@ pub(super) type AnyPlace = Arc<dyn Any + Send + Sync>;
 pub(super) trait Erased: Send + Sync {
     fn capability(&self) -> Capability;
     fn offers(&self) -> Offers;
+    fn has_slow_secrets(&self) -> bool;
     async fn fresh(&self) -> AnyPlace;
     async fn open(&self, place: &AnyPlace) -> Arc<dyn Sink>;
     async fn changes(&self, place: &AnyPlace, table: &Table) -> Vec<StoredChange>;
@@ -113,6 +120,9 @@ impl<F: SinkFactory> Erased for Typed<F> {
     }
     fn offers(&self) -> Offers {
         self.0.offers()
+    }
+    fn has_slow_secrets(&self) -> bool {
+        self.0.has_slow_secrets()
     }
     async fn fresh(&self) -> AnyPlace {
         Arc::new(self.0.fresh().await)

@@ -57,6 +57,7 @@ impl Run {
         let options = HistoryOptions {
             changes: 220,
             deletes: capability.deletes,
+            secrets: !harness.has_slow_secrets(),
             values: if capability.readback {
                 Values { long_text: false, ..Values::ALL }
             } else {

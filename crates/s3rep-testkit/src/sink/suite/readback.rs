@@ -3,7 +3,9 @@
 use s3rep_core::{Operation, RouteMode};
 
 use super::{
-    Checked, ensure, ensure_eq,
+    Checked,
+    batches::write_awkward,
+    ensure, ensure_eq,
     scene::{Harness, Scene},
     theme,
 };
@@ -42,7 +44,7 @@ async fn filled(harness: &Harness, mode: RouteMode) -> Checked<(Scene, std::sync
     keys.extend(["\u{fffc}", "\u{10000}", "\u{10ffff}", "\u{d7ff}"].map(str::to_owned));
     keys.rotate_left(AWKWARD_IDS.len() / 2);
     let changes = keys.iter().map(|key| scene.insert(key, "1")).collect();
-    scene.write(&table, changes).await?;
+    write_awkward(&mut scene, &table, changes).await?;
     Ok((scene, table))
 }
 
@@ -84,6 +86,7 @@ async fn random_records(harness: Harness) -> Checked {
         tail: 400,
         deletes: false,
         reads: false,
+        secrets: !harness.has_slow_secrets(),
         values: Values { long_text: false, ..Values::ALL },
         ..HistoryOptions::default()
     };

@@ -4,7 +4,9 @@ use s3rep_core::{Operation, RouteMode};
 use serde_json::json;
 
 use super::{
-    Checked, ensure_eq,
+    Checked,
+    batches::write_awkward,
+    ensure_eq,
     scene::{Harness, record},
     theme,
 };
@@ -109,10 +111,10 @@ async fn keys(harness: Harness) -> Checked {
     let mut scene = harness.start().await;
     let table = scene.table("t", RouteMode::Upsert).await?;
     let changes = AWKWARD_IDS.iter().map(|id| scene.insert(id, "1")).collect();
-    scene.write(&table, changes).await?;
+    write_awkward(&mut scene, &table, changes).await?;
     scene.verify(&table, "after inserts of awkward keys").await?;
     let changes = AWKWARD_IDS.iter().rev().step_by(2).map(|id| scene.update(id, "2")).collect();
-    scene.write(&table, changes).await?;
+    write_awkward(&mut scene, &table, changes).await?;
     scene.verify(&table, "after updates of awkward keys").await
 }
 
@@ -120,7 +122,7 @@ async fn deletes_by_key(harness: Harness) -> Checked {
     let mut scene = harness.start().await;
     let table = scene.table("t", RouteMode::Upsert).await?;
     let changes = AWKWARD_IDS.iter().map(|id| scene.insert(id, "1")).collect();
-    scene.write(&table, changes).await?;
+    write_awkward(&mut scene, &table, changes).await?;
     for (i, id) in AWKWARD_IDS.iter().enumerate().step_by(3) {
         scene.write(&table, vec![scene.delete(id)]).await?;
         if i % 2 == 0 {

@@ -43,6 +43,10 @@ impl Harness {
         Self { capability: factory.capability(), factory, problem: Arc::default() }
     }
 
+    pub(super) fn has_slow_secrets(&self) -> bool {
+        self.factory.has_slow_secrets()
+    }
+
     /// Remembers the first answer that is wrong whatever was asked.
     pub(super) fn look_at(&self, answer: &Result<Outcome, Error>, batch: &Batch) {
         if let Some(found) = problem_of_answer(answer, batch) {
