@@ -11,7 +11,7 @@ use bytes::Bytes;
 use s3rep_core::{Context, Error, ErrorKind, Result, Secret, Timestamp};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::{
     context,
@@ -51,7 +51,7 @@ pub(crate) struct Inner {
     known: RwLock<Arc<Known>>,
     /// One writer of `s3db.json` in this process.
     writing: AsyncMutex<()>,
-    stripes: Vec<AsyncMutex<()>>,
+    stripes: Vec<Arc<AsyncMutex<()>>>,
     pub(crate) plugins: Mutex<Vec<Arc<dyn Plugin>>>,
     pub(crate) observers: Observers,
     hooks: Mutex<HashMap<String, Arc<Hooks>>>,
@@ -138,7 +138,7 @@ impl Database {
                 passphrase: options.passphrase,
                 known: RwLock::new(Arc::new(known)),
                 writing: AsyncMutex::default(),
-                stripes: (0..STRIPES).map(|_| AsyncMutex::default()).collect(),
+                stripes: (0..STRIPES).map(|_| Arc::default()).collect(),
                 plugins: Mutex::default(),
                 observers: Observers::default(),
                 hooks: Mutex::default(),
@@ -156,6 +156,11 @@ impl Database {
     /// The store under the database.
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.inner.store
+    }
+
+    /// Where the database takes clock and randomness from.
+    pub fn context(&self) -> &Context {
+        &self.inner.context
     }
 
     /// The names of the resources, in the order of `s3db.json`.
@@ -402,10 +407,10 @@ impl Inner {
         lock(&self.generators).insert(resource.to_owned(), Arc::new(generator));
     }
 
-    /// The line of writers that a key stands in.
-    pub(crate) fn stripe(&self, key: &str) -> &AsyncMutex<()> {
+    /// Waits for the place of a key's writer.
+    pub(crate) async fn in_line(&self, key: &str) -> OwnedMutexGuard<()> {
         let hash = key.bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
-        &self.stripes[hash % STRIPES]
+        self.stripes[hash % STRIPES].clone().lock_owned().await
     }
 }
 

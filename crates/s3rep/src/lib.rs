@@ -20,10 +20,16 @@
 pub mod config;
 pub mod drivers;
 mod replication;
+mod replicator;
 
 pub use replication::{Replication, open_source, replicators};
+pub use replicator::{Replicator, ReplicatorBuilder};
 pub use s3rep_core as core;
 pub use s3rep_engine as engine;
+#[cfg(feature = "files")]
+pub use s3rep_files as files;
+#[cfg(feature = "libsql")]
+pub use s3rep_libsql as libsql;
 pub use s3rep_log as log;
 pub use s3rep_s3db as s3db;
 

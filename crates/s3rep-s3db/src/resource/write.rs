@@ -6,6 +6,7 @@ use futures::{StreamExt, future::try_join_all, stream};
 use s3rep_core::{Error, ErrorKind, Operation, Record, Result, Scope};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
 
 use super::Resource;
 use crate::{
@@ -20,13 +21,24 @@ use crate::{
 /// Records listed at once when all are deleted.
 const DELETED_AT_ONCE: usize = 1000;
 
-/// A write of one record whose place in line is held.
-struct Write<'a> {
+/// A write of one record.
+struct Write {
     operation: &'static str,
-    id: &'a str,
-    key: &'a str,
+    id: Arc<str>,
+    key: String,
     /// The record as it is.
     found: Found,
+    /// The writer's place in line.
+    in_line: OwnedMutexGuard<()>,
+}
+
+/// Runs a write that is captured to its end, also when nobody waits for it any more: a request that is under way
+/// cannot be called back, and what comes of it has to be told.
+async fn to_its_end<T: Send + 'static>(
+    is_captured: bool,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    if is_captured { tokio::spawn(work).await.map_err(crate::store::panicked)? } else { work.await }
 }
 
 impl Resource {
@@ -43,12 +55,10 @@ impl Resource {
         let mut record = self.hooked(When::Before, self.call(Action::Insert, id, record, None)).await?;
         let id = self.id_of(&mut record).await?;
         let key = record_key(self.name(), &id)?;
-        let stored = {
-            let _in_line = self.database.stripe(&key).lock().await;
-            let encoded = self.encode_whole("insert", &id, record, Stamps::New).await?;
-            let write = Write { operation: "insert", id: &id, key: &key, found: Found::Absent };
-            self.store_record(write, encoded, PutCondition::IfAbsent, &[]).await?
-        };
+        let in_line = self.database.in_line(&key).await;
+        let encoded = self.encode_whole("insert", &id, record, Stamps::New).await?;
+        let write = Write { operation: "insert", id: id.as_str().into(), key, found: Found::Absent, in_line };
+        let stored = self.store_record(write, encoded, PutCondition::IfAbsent, Vec::new()).await?;
         self.written(Action::Insert, &id, stored, None).await
     }
 
@@ -76,21 +86,19 @@ impl Resource {
         let operation = if action == Action::Patch { "patch" } else { "update" };
         let changes = self.hooked_write(action, id, changes).await?;
         let key = record_key(self.name(), id)?;
-        let (stored, previous) = {
-            let _in_line = self.database.stripe(&key).lock().await;
-            self.resolve(id).await?;
-            let (previous, object) = self.load(id).await?.ok_or_else(|| self.missing(id))?;
-            let previous = Arc::new(previous);
-            // A record of another program may have partition values that make no key: it has no references.
-            let old = self.format.partition_keys(id, &previous).unwrap_or_default();
-            let (now, before) = (self.cx().now(), previous.clone());
-            let encoded = self
-                .run(move |format| format.encode_update(&before, &changes, &object, &mut SecureEntropy, now))
-                .await
-                .map_err(|error| self.about(error, operation, id))?;
-            let write = Write { operation, id, key: &key, found: Found::Record(previous.clone()) };
-            (self.store_record(write, encoded, PutCondition::Always, &old).await?, previous)
-        };
+        let in_line = self.database.in_line(&key).await;
+        self.resolve(id).await?;
+        let (previous, object) = self.load(id).await?.ok_or_else(|| self.missing(id))?;
+        let previous = Arc::new(previous);
+        // A record of another program may have partition values that make no key: it has no references then.
+        let old = self.format.partition_keys(id, &previous).unwrap_or_default();
+        let (now, before) = (self.cx().now(), previous.clone());
+        let encoded = self
+            .run(move |format| format.encode_update(&before, &changes, &object, &mut SecureEntropy, now))
+            .await
+            .map_err(|error| self.about(error, operation, id))?;
+        let write = Write { operation, id: id.into(), key, found: Found::Record(previous.clone()), in_line };
+        let stored = self.store_record(write, encoded, PutCondition::Always, old).await?;
         self.written(action, id, stored, Some(previous)).await
     }
 
@@ -103,16 +111,14 @@ impl Resource {
         let mut record = self.hooked_write(Action::Replace, id, self.record_of(&record)?).await?;
         record.insert("id".to_owned(), Value::from(id));
         let key = record_key(self.name(), id)?;
-        let (stored, found) = {
-            let _in_line = self.database.stripe(&key).lock().await;
-            self.resolve(id).await?;
-            let found = self.look_up(id).await?;
-            let old = self.references(id, &found).await?;
-            let encoded = self.encode_whole("replace", id, record, Stamps::Replaced).await?;
-            let write = Write { operation: "replace", id, key: &key, found: found.clone() };
-            (self.store_record(write, encoded, PutCondition::Always, &old).await?, found)
-        };
-        self.written(Action::Replace, id, stored, found.record()).await
+        let in_line = self.database.in_line(&key).await;
+        self.resolve(id).await?;
+        let found = self.look_up(id).await?;
+        let (old, before) = (self.references(id, &found).await?, found.record());
+        let encoded = self.encode_whole("replace", id, record, Stamps::Replaced).await?;
+        let write = Write { operation: "replace", id: id.into(), key, found, in_line };
+        let stored = self.store_record(write, encoded, PutCondition::Always, old).await?;
+        self.written(Action::Replace, id, stored, before).await
     }
 
     /// Inserts a record, or updates the one of its id.
@@ -139,21 +145,18 @@ impl Resource {
     pub async fn delete(&self, id: &str) -> Result<()> {
         self.hooked_write(Action::Delete, id, Record::new()).await?;
         let key = record_key(self.name(), id)?;
-        let before = {
-            let _in_line = self.database.stripe(&key).lock().await;
-            if let Err(error) = self.resolve(id).await {
-                // The delete takes the place of what cannot be resolved.
-                tracing::warn!(resource = self.name(), id, "left unresolved: {}", error.report());
-            }
-            let found = self.look_up(id).await?;
-            if found == Found::Absent {
-                return Err(self.missing(id));
-            }
-            let references = self.references(id, &found).await?;
-            let before = found.record();
-            self.remove_record(Write { operation: "delete", id, key: &key, found }, &references).await?;
-            before
-        };
+        let in_line = self.database.in_line(&key).await;
+        if let Err(error) = self.resolve(id).await {
+            // The delete takes the place of what cannot be resolved.
+            tracing::warn!(resource = self.name(), id, "left unresolved: {}", error.report());
+        }
+        let found = self.look_up(id).await?;
+        if found == Found::Absent {
+            return Err(self.missing(id));
+        }
+        let (references, before) = (self.references(id, &found).await?, found.record());
+        self.remove_record(Write { operation: "delete", id: id.into(), key, found, in_line }, references)
+            .await?;
         let record = before.as_deref().cloned().unwrap_or_default();
         self.hooked(When::After, self.call(Action::Delete, Some(id.into()), record, before)).await.map(drop)
     }
@@ -242,59 +245,80 @@ impl Resource {
         self.hooked(When::After, self.call(action, Some(id.into()), record, before)).await
     }
 
-    /// Puts a record with its references, captured and told. The caller holds its place in line.
+    /// Puts a record with its references, captured and told.
     async fn store_record(
         &self,
-        write: Write<'_>,
+        write: Write,
         encoded: Encoded,
         condition: PutCondition,
-        old: &[String],
+        old: Vec<String>,
     ) -> Result<Arc<Record>> {
-        let (cx, Write { operation, id, key, found }) = (self.cx(), write);
-        let new = self.format.partition_keys(id, &encoded.record)?;
-        let (outbox, before) = (self.outbox(), found.record());
-        let kind = if found == Found::Absent { Operation::Insert } else { Operation::Update };
-        let intent = self.intend(outbox.as_deref(), id, kind, found).await?;
-        if let Err(error) = self.database.store.put(cx, key, &encoded.object, condition).await {
-            if error.kind() != ErrorKind::AlreadyExists {
-                // It may be stored all the same: an open intent finds out.
-                return Err(self.about(error, operation, id));
+        let new = self.format.partition_keys(&write.id, &encoded.record)?;
+        let (resource, outbox) = (self.clone(), self.outbox());
+        let is_captured = outbox.is_some();
+        let work = async move {
+            let (cx, Write { operation, id, key, found, in_line: _in_line }) = (resource.cx(), write);
+            let before = found.record();
+            let kind = if found == Found::Absent { Operation::Insert } else { Operation::Update };
+            let intent = resource.intend(outbox.as_deref(), &id, kind, found).await?;
+            if let Err(error) = resource.database.store.put(cx, &key, &encoded.object, condition).await {
+                return Err(resource.not_stored(error, operation, &id, intent).await);
             }
-            if let Some(intent) = intent {
-                intent.withdraw(cx).await;
-            }
-            return Err(Error::new(ErrorKind::AlreadyExists, "the record exists already")
-                .with_scope(Scope::Record)
-                .with_operation(operation)
-                .with_context("resource", self.name())
-                .with_context("id", id)
-                .with_advice("update it, or insert it under another id"));
-        }
-        cx.failpoint("s3db.stored")?;
-        self.refer(operation, id, old, &new).await?;
-        let record = Arc::new(encoded.record);
-        self.settle(intent, Some(record.clone())).await;
-        let (resource, at) = (self.schema().name.clone(), cx.now());
-        self.database.observers.tell(|| match kind {
-            Operation::Insert => DatabaseEvent::Inserted { resource, record: record.clone(), at },
-            _ => DatabaseEvent::Updated { resource, before, after: record.clone(), at },
-        });
-        Ok(record)
+            cx.failpoint("s3db.stored")?;
+            resource.refer(operation, &id, &old, &new).await?;
+            let record = Arc::new(encoded.record);
+            resource.settle(intent, Some(record.clone())).await;
+            let (name, at) = (resource.schema().name.clone(), cx.now());
+            resource.database.observers.tell(|| match kind {
+                Operation::Insert => DatabaseEvent::Inserted { resource: name, record: record.clone(), at },
+                _ => DatabaseEvent::Updated { resource: name, before, after: record.clone(), at },
+            });
+            Ok(record)
+        };
+        to_its_end(is_captured, work).await
     }
 
-    /// Deletes a record with its references, captured and told. The caller holds its place in line.
-    async fn remove_record(&self, write: Write<'_>, references: &[String]) -> Result<()> {
-        let (cx, Write { operation, id, key, found }) = (self.cx(), write);
-        let (outbox, before) = (self.outbox(), found.record());
-        let intent = self.intend(outbox.as_deref(), id, Operation::Delete, found).await?;
-        let deleted = self.database.store.delete(cx, key).await;
-        deleted.map_err(|error| self.about(error, operation, id))?;
-        cx.failpoint("s3db.stored")?;
-        self.refer(operation, id, references, &[]).await?;
-        self.settle(intent, None).await;
-        let (resource, id, at) = (self.schema().name.clone(), id.into(), cx.now());
-        self.database.observers.tell(|| DatabaseEvent::Deleted { resource, id, before, at });
-        Ok(())
+    /// Deletes a record with its references, captured and told.
+    async fn remove_record(&self, write: Write, references: Vec<String>) -> Result<()> {
+        let (resource, outbox) = (self.clone(), self.outbox());
+        let is_captured = outbox.is_some();
+        let work = async move {
+            let (cx, Write { operation, id, key, found, in_line: _in_line }) = (resource.cx(), write);
+            let before = found.record();
+            let intent = resource.intend(outbox.as_deref(), &id, Operation::Delete, found).await?;
+            let deleted = resource.database.store.delete(cx, &key).await;
+            deleted.map_err(|error| resource.about(error, operation, &id))?;
+            cx.failpoint("s3db.stored")?;
+            resource.refer(operation, &id, &references, &[]).await?;
+            resource.settle(intent, None).await;
+            let (name, at) = (resource.schema().name.clone(), cx.now());
+            resource.database.observers.tell(|| DatabaseEvent::Deleted { resource: name, id, before, at });
+            Ok(())
+        };
+        to_its_end(is_captured, work).await
+    }
+
+    /// The error of a record that the store did not take.
+    async fn not_stored(
+        &self,
+        error: Error,
+        operation: &'static str,
+        id: &str,
+        intent: Option<OpenIntent<'_>>,
+    ) -> Error {
+        if error.kind() != ErrorKind::AlreadyExists {
+            // It may be stored all the same: the open intent finds out.
+            return self.about(error, operation, id);
+        }
+        if let Some(intent) = intent {
+            intent.withdraw(self.cx()).await;
+        }
+        Error::new(ErrorKind::AlreadyExists, "the record exists already")
+            .with_scope(Scope::Record)
+            .with_operation(operation)
+            .with_context("resource", self.name())
+            .with_context("id", id)
+            .with_advice("update it, or insert it under another id")
     }
 
     /// The outbox, if this resource is captured.

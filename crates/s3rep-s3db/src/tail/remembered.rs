@@ -106,6 +106,17 @@ pub(crate) async fn last_change(
     value.map(|value| Ok(Remembered::read(&value)?.change)).transpose()
 }
 
+/// The record as the log has told of it last, if it is remembered and not gone.
+pub(crate) async fn record(
+    cx: &Context,
+    state: &dyn SourceState,
+    resource: &str,
+    id: &str,
+) -> Result<Option<Record>> {
+    let value = state.get(cx, &space(resource), id).await?;
+    value.map_or(Ok(None), |value| Remembered::read(&value)?.record())
+}
+
 /// Remembers a record as a change of it left it. The store's token is not known: the tail looks at the record
 /// once more and finds it unchanged.
 pub(crate) fn write(change: &Change) -> Result<StateWrite> {
