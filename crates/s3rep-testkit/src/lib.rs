@@ -7,5 +7,7 @@ pub mod context;
 pub mod history;
 pub mod log;
 pub mod oracle;
+pub mod proxy;
+pub mod server;
 pub mod sink;
 pub mod source;
