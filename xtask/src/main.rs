@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
 mod deps;
+mod servers;
 
 use std::{
     env,
@@ -11,7 +12,8 @@ use std::{
 const HELP: &str = "\
 cargo xtask TASK
 
-  test              the whole test suite, as the README names it
+  test              the whole test suite, as the README names it; installs the servers first
+  servers           installs what is missing of the servers that tests run against
   lint              formatting, clippy with warnings as errors, docs, dependency directions
   ci                lint, then test
   deps              which crate may depend on which
@@ -27,6 +29,10 @@ fn main() -> ExitCode {
         ["lint"] => lint(),
         ["ci"] => lint().and_then(|()| test()),
         ["deps"] => deps::check(),
+        ["servers"] => {
+            servers::install();
+            Ok(())
+        }
         ["bench", ref names @ ..] => {
             let bench = ["bench", "--package", "s3rep-tests", "--bench", "figures", "--"];
             cargo(&[&bench[..], names].concat(), &[])
@@ -48,10 +54,13 @@ fn main() -> ExitCode {
 }
 
 fn test() -> Result<(), String> {
+    // Tests of a server that is there must not be left out; others say that they are.
+    let required = env::var("S3REP_REQUIRE").unwrap_or_else(|_| servers::install());
     // The tests of the whole system run this binary.
     cargo(&["build", "--package", "s3rep-cli", "--bin", "s3rep"], &[])?;
     let variables = memory_for_files();
-    let variables: Vec<_> = variables.iter().map(|dir| ("TMPDIR", *dir)).collect();
+    let mut variables: Vec<_> = variables.iter().map(|dir| ("TMPDIR", *dir)).collect();
+    variables.push(("S3REP_REQUIRE", &required));
     cargo(&["test", "--workspace"], &variables)?;
     for example in ["follow", "own_sink"] {
         cargo(&["run", "--quiet", "--package", "s3rep-examples", "--example", example], &variables)?;
