@@ -12,7 +12,7 @@ use fixture::{Case, Counts, Direction};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// Files that other tests are made of.
-const NOT_THIS_FILES: [&str; 3] = ["vectors-connection-strings", "vectors-ddl", "vectors-replicators"];
+const NOT_THIS_FILES: [&str; 2] = ["vectors-ddl", "vectors-replicators"];
 
 #[expect(clippy::print_stdout, reason = "the summary")]
 fn main() {
@@ -21,6 +21,12 @@ fn main() {
     let mut trials = Vec::new();
     for (name, path) in fixture::files() {
         if NOT_THIS_FILES.contains(&name.as_str()) {
+            continue;
+        }
+        if name == "vectors-connection-strings" {
+            trials.push(Trial::test("vectors/vectors-connection-strings", move || {
+                fixture::vectors::connection_strings(&path).map_err(Failed::from)
+            }));
             continue;
         }
         if name == "vectors-codecs" {

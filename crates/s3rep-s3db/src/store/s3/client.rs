@@ -37,6 +37,9 @@ use crate::{store::Requests, url::S3Credentials};
 /// connection that is just being closed costs a retry.
 const IDLE: Duration = Duration::from_secs(15);
 
+/// Pauses between attempts grow to this.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
 /// Two clients with one pool of connections.
 pub(super) struct Clients {
     /// Tries again what can be tried again.
@@ -59,7 +62,10 @@ impl Bucket {
             .pool_idle_timeout(IDLE)
             .build_https();
         let config = self.identify(self.configure(&http), &http).await;
-        let retrying = RetryConfig::standard().with_max_attempts(self.options.attempts.max(1));
+        let retrying = RetryConfig::standard()
+            .with_max_attempts(self.options.attempts.max(1))
+            .with_initial_backoff(self.options.backoff)
+            .with_max_backoff(LONGEST_PAUSE);
         let once = config.clone().retry_config(RetryConfig::disabled());
         Clients {
             retrying: Client::from_conf(config.retry_config(retrying).build()),

@@ -59,6 +59,8 @@ impl Bucket {
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
         let failure = match &error {
+            // A body that is not what such an answer has is no refusal.
+            SdkError::ServiceError(answer) if answer.raw().status().is_success() => self.unreadable(&error),
             SdkError::ServiceError(answer) => {
                 let answered = Answer {
                     status: answer.raw().status().as_u16(),
@@ -264,6 +266,7 @@ impl Answer<'_> {
                     .with_scope(Scope::Record)
                     .with_advice("restore it from its storage class first")
             }
+            "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => forbidden(),
             "InvalidBucketName" => Error::new(ErrorKind::ConfigInvalid, "this is no name of a bucket"),
             _ => self.by_status(),
         }
@@ -274,18 +277,16 @@ impl Answer<'_> {
             401 => Error::new(ErrorKind::Unauthenticated, "the server wants credentials")
                 .with_scope(Scope::Sink)
                 .with_advice(self.credentials_advice()),
-            403 => Error::new(ErrorKind::PermissionDenied, "the server refuses this")
-                .with_scope(Scope::Sink)
-                .with_advice(
-                    "allow s3:GetObject, s3:ListBucket and, to write, s3:PutObject and s3:DeleteObject; \
-                     without s3:ListBucket an absent object looks forbidden",
-                ),
+            403 => forbidden(),
             404 if self.code.is_empty() => Error::new(ErrorKind::NotFound, "there is nothing here"),
             429 => slow_down(),
             405 | 501 => Error::new(ErrorKind::Unsupported, "the server cannot do this"),
             507 => Error::new(ErrorKind::StorageFull, "the store is full").with_scope(Scope::Sink),
             500..=599 => Error::new(ErrorKind::Unavailable, "the server has a problem").temporary(),
-            _ => Error::new(ErrorKind::Unexpected, "the server refuses this in a way that is not known"),
+            _ => Error::new(ErrorKind::Unexpected, "the server refuses this in a way that is not known")
+                .with_advice(
+                    "check that the URL is that of an S3 server; the code is explained in its documentation",
+                ),
         }
     }
 
@@ -298,6 +299,13 @@ impl Answer<'_> {
             }
         }
     }
+}
+
+fn forbidden() -> Error {
+    Error::new(ErrorKind::PermissionDenied, "the server refuses this").with_scope(Scope::Sink).with_advice(
+        "allow s3:GetObject, s3:ListBucket and, to write, s3:PutObject and s3:DeleteObject; without \
+         s3:ListBucket an absent object looks forbidden",
+    )
 }
 
 fn slow_down() -> Error {

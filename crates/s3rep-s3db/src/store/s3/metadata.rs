@@ -53,6 +53,15 @@ fn problem(key: &str, value: &str) -> Option<&'static str> {
     None
 }
 
+/// A key as it was written. Ceph gives `_` back as `-`; keys that begin with `_` are s3db.js's own (`_v`,
+/// `_overflow`), those of attributes have neither. Other keys of attributes that nobody declared stay as they are.
+pub(super) fn name(mut key: String) -> String {
+    if key.strip_prefix('-').is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+        key.replace_range(..1, "_");
+    }
+    key
+}
+
 /// A value as it was before HTTP: RFC 2047 decoded, as AWS encodes what is not ASCII. An encoded word of ASCII
 /// is nobody's encoding but a text that looks like one: it stays.
 pub(super) fn decode(value: String) -> String {
@@ -166,6 +175,15 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(decode(stored.to_owned()), text, "{stored}");
+        }
+    }
+
+    #[test]
+    fn keys_that_ceph_changed_are_put_right() {
+        for (read, written) in
+            [("-v", "_v"), ("_v", "_v"), ("0", "0"), ("-my-field", "-my-field"), ("a-b", "a-b")]
+        {
+            assert_eq!(name(read.to_owned()), written);
         }
     }
 

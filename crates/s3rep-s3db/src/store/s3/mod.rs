@@ -39,6 +39,7 @@ const LONGEST_KEY: usize = 1024;
 ///   `plugin=s3rep/probe/` that is deleted again. One that ignores them is warned about and looked at before
 ///   each write instead, which keeps writers apart only when they are not at it in the same moment.
 /// - Keys that s3db.js could not have written (`a//b`, `a/../b`, `dir/`) are left out of listings.
+/// - Ceph gives `_` in metadata keys back as `-`: s3db.js's own keys are put right.
 /// - Metadata is ASCII on the wire. What others wrote in UTF-8, Latin-1 or RFC 2047 is read.
 #[derive(Clone)]
 pub struct S3Store {
@@ -60,6 +61,9 @@ pub struct S3Options {
     /// How often one call is tried, the first included; 5 by default, some seconds in all. What outlasts that
     /// is the caller's to wait for.
     pub attempts: u32,
+    /// What the first pause between two attempts is at most; 250 ms by default. Each further one may be twice as
+    /// long, up to 5 s, and every pause is random below its limit, so that many writers do not come back at once.
+    pub backoff: Duration,
     /// How long a connection may take to come about; 3 s by default: one lost packet costs 1 s.
     pub connect_timeout: Duration,
     /// How long one attempt may take, the body of the answer included; 30 s by default. S3 answers small
@@ -74,6 +78,7 @@ impl Default for S3Options {
             resolution: Duration::from_secs(3),
             page: 1000,
             attempts: 5,
+            backoff: Duration::from_millis(250),
             connect_timeout: Duration::from_secs(3),
             attempt_timeout: Duration::from_secs(30),
         }

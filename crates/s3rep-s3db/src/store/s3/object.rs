@@ -1,6 +1,6 @@
 //! One object: reading, writing and deleting it; and deleting many.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use aws_sdk_s3::{
     Client,
@@ -12,7 +12,12 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use s3rep_core::{Context, Error, ErrorKind, Result, Scope, Timestamp};
 
-use super::{Bucket, client::dated, error::Failure, metadata};
+use super::{
+    Bucket,
+    client::{LONGEST_PAUSE, dated},
+    error::Failure,
+    metadata,
+};
 use crate::{format::StoredObject, store::ObjectMeta};
 
 /// Keys that one `DeleteObjects` takes.
@@ -92,7 +97,7 @@ impl Bucket {
             .metadata
             .unwrap_or_default()
             .into_iter()
-            .map(|(key, value)| (key, metadata::decode(value)))
+            .map(|(key, value)| (metadata::name(key), metadata::decode(value)))
             .collect();
         // Headers have no order that could be kept.
         metadata.sort_unstable();
@@ -235,12 +240,11 @@ impl Bucket {
         copy(&failure.error).with_context("key", full)
     }
 
-    /// Waits before another attempt: exponential with full jitter, at most 2 s.
+    /// Waits before another attempt, as the SDK does before its own.
     pub(super) async fn pause(&self, cx: &Context, attempt: u32) {
-        const FIRST_MS: u64 = 50;
-        const LONGEST_MS: u64 = 2000;
-        let most = FIRST_MS.saturating_mul(1 << attempt.min(16)).min(LONGEST_MS);
-        cx.sleep(std::time::Duration::from_millis(cx.random() % most)).await;
+        let most = self.options.backoff.saturating_mul(1 << (attempt - 1).min(16)).min(LONGEST_PAUSE);
+        let most = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
+        cx.sleep(Duration::from_micros(cx.random() % most.max(1))).await;
     }
 }
 
