@@ -25,6 +25,7 @@ use tokio::runtime::Runtime;
 
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Case = fn(Bench) -> Running;
+type FakeCase = fn() -> Running;
 
 /// A case by its name.
 macro_rules! cases {
@@ -80,7 +81,7 @@ fn on_servers() -> Vec<(&'static str, Case)> {
 }
 
 /// On servers that say what the case wants.
-fn on_fakes() -> Vec<(&'static str, fn() -> Running)> {
+fn on_fakes() -> Vec<(&'static str, FakeCase)> {
     macro_rules! fakes {
         ($($case:ident),* $(,)?) => {
             vec![$((stringify!($case), || Box::pin(foreign::$case()) as Running)),*]
