@@ -29,6 +29,7 @@ static TABLE: &[Driver] = table! {
     "libsql": "sqlite" | "libsql" | "turso" => s3rep_libsql::LibsqlConfig;
     "files": "jsonl" => s3rep_files::JsonlConfig;
     "files": "csv" => s3rep_files::CsvConfig;
+    "s3db": "s3db" => s3rep_s3db::S3dbConfig;
 };
 
 /// Drivers of s3db.js that this version does not have, so that a configuration that moves over is told so.
@@ -43,7 +44,6 @@ const NOT_YET: &[&str] = &[
     "mongodb",
     "sqs",
     "webhook",
-    "s3db",
 ];
 
 /// One driver.

@@ -1,5 +1,7 @@
 //! A store that can be out of reach, and one whose writer dies.
 
+#![allow(dead_code, reason = "each test uses some of it")]
+
 use std::sync::{
     Arc,
     atomic::{AtomicI64, Ordering},

@@ -221,7 +221,12 @@ pub(super) async fn write_awkward(scene: &mut Scene, table: &Arc<Table>, changes
     for change in &changes {
         let Some(record) = &change.record else { continue };
         let held = scene.readback()?.expected(table, &change.key, record).is_ok();
-        ensure_eq!(!refused.iter().any(|key| **key == *change.key), held, "whether {:?} was taken", change.key);
+        ensure_eq!(
+            !refused.iter().any(|key| **key == *change.key),
+            held,
+            "whether {:?} was taken",
+            change.key
+        );
     }
     ensure!(refused.len() * 4 < changes.len(), "{} of {} keys were refused", refused.len(), changes.len());
     Ok(())
