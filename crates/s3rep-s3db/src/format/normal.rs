@@ -220,22 +220,47 @@ impl Rule {
 
     fn array(&self, value: &Value, rule: Option<&Self>) -> Result<Value, Problem> {
         let Some(items) = value.as_array() else { return Err("must be a list".into()) };
+        self.list(items)?;
+        let Some(rule) = rule else { return Ok(value.clone()) };
+        let checked = items.iter().map(|item| rule.item(item));
+        checked
+            .collect::<Result<_, _>>()
+            .map(Value::Array)
+            .map_err(|problem| format!("has an item that {}", problem.replacen("must be", "is not", 1)))
+    }
+
+    /// Checks what a list as such has to be.
+    fn list(&self, items: &[Value]) -> Result<(), Problem> {
         self.count(items.len(), "items")?;
         if self.has("unique")
             && items.iter().enumerate().any(|(i, a)| items.iter().skip(i + 1).any(|b| js::same(a, b)))
         {
             return Err("has an item twice".into());
         }
-        let Some(rule) = rule else { return Ok(value.clone()) };
-        let checked = items.iter().map(|item| match &rule.kind {
+        Ok(())
+    }
+
+    /// The rule of an item.
+    fn item(&self, item: &Value) -> Result<Value, Problem> {
+        match &self.kind {
             // texts in lists are not trimmed
             Kind::String if item.is_string() => Ok(item.clone()),
-            _ => rule.normalize(item),
-        });
-        checked
-            .collect::<Result<_, _>>()
-            .map(Value::Array)
-            .map_err(|problem| format!("has an item that {}", problem.replacen("must be", "is not", 1)))
+            _ => self.normalize(item),
+        }
+    }
+
+    /// Everything that is wrong with a value, with the places of items of a list. Of those the first ten: a list
+    /// of another type has nothing else.
+    pub(super) fn problems(&self, value: &Value) -> Vec<(String, Problem)> {
+        let (Kind::Array(Some(rule)), Value::Array(items)) = (&self.kind, value) else {
+            return self.normalize(value).err().map(|problem| (String::new(), problem)).into_iter().collect();
+        };
+        let whole = self.list(items).err().map(|problem| (String::new(), problem));
+        let wrong = items
+            .iter()
+            .enumerate()
+            .filter_map(|(at, item)| Some((format!("[{at}]"), rule.item(item).err()?)));
+        whole.into_iter().chain(wrong.take(10)).collect()
     }
 
     fn word(&self, value: &Value, what: &str, fits: impl Fn(&str) -> Option<()>) -> Result<Value, Problem> {

@@ -11,7 +11,7 @@ use super::{
     document::ResourceEntry,
     keys::{Partition, check_name},
     plan::Plan,
-    registry,
+    registry, rule,
 };
 
 /// Everything needed to read and write the records of one resource at its current version.
@@ -46,7 +46,7 @@ impl fmt::Debug for ResourceFormat {
 impl ResourceFormat {
     /// Prepares the current version of a resource.
     ///
-    /// An attribute of a type that s3db.js 21 does not know is read as text.
+    /// An attribute of a type that s3db.js 21 does not know is read as text, with a warning in the log.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when the document has no such resource, [`ErrorKind::Corrupt`] when its definition
@@ -69,6 +69,9 @@ impl ResourceFormat {
         let behavior = entry.behavior().ok_or_else(|| corrupt("the resource has an unknown behavior"))?;
         // a definition that is neither text nor an object stands for any value
         let any = || Value::from("any|optional");
+        for (attribute, kind) in rule::unknown_types(attributes) {
+            tracing::warn!(resource, attribute, kind, "the type is not one of s3db.js 21: read as text");
+        }
         let declared = attributes.iter().map(|(name, definition)| {
             let known = definition.is_string() || definition.is_object();
             (name.clone(), if known { definition.clone() } else { any() })

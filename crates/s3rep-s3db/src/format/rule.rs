@@ -4,6 +4,7 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::js;
+use crate::suggest::did_you_mean;
 
 /// The type that a value is checked against.
 #[derive(Clone, Debug)]
@@ -224,9 +225,11 @@ fn check_definition(path: &str, definition: &Value, problems: &mut Vec<String>, 
             let name = text.split('|').next().unwrap_or_default().trim();
             let textual_enum = name == "enum";
             check_rule(path, name, &Rule::of_text(text), textual_enum, problems);
+            check_modifiers(path, text, problems);
         }
         Value::Object(members) if members.get("type").is_some_and(Value::is_string) => {
             let name = members.get("type").and_then(Value::as_str).unwrap_or_default();
+            check_modifiers(path, name, problems);
             let name = name.split('|').next().unwrap_or_default();
             check_rule(path, name, &Rule::of_form(members), false, problems);
         }
@@ -239,16 +242,116 @@ fn check_definition(path: &str, definition: &Value, problems: &mut Vec<String>, 
     }
 }
 
+/// The types that an attribute can be declared with.
+const TYPES: [&str; 41] = [
+    "string",
+    "number",
+    "boolean",
+    "array",
+    "object",
+    "json",
+    "any",
+    "enum",
+    "embedding",
+    "secret",
+    "secretNumber",
+    "secretAny",
+    "password",
+    "email",
+    "url",
+    "uuid",
+    "date",
+    "datetime",
+    "dateonly",
+    "timeonly",
+    "mac",
+    "cidr",
+    "semver",
+    "phone",
+    "color",
+    "duration",
+    "cron",
+    "locale",
+    "currency",
+    "country",
+    "ean",
+    "ip4",
+    "ip6",
+    "money",
+    "crypto",
+    "decimal",
+    "buffer",
+    "bits",
+    "geo:lat",
+    "geo:lon",
+    "geo:point",
+];
+/// Names of types elsewhere, and what they are here.
+const ELSEWHERE: [(&str, &str); 12] = [
+    ("text", "string"),
+    ("varchar", "string"),
+    ("int", "number|integer"),
+    ("integer", "number|integer"),
+    ("float", "number"),
+    ("double", "number"),
+    ("bool", "boolean"),
+    ("timestamp", "datetime"),
+    ("time", "timeonly"),
+    ("binary", "buffer"),
+    ("list", "array"),
+    ("ip", "ip4"),
+];
+/// What can stand behind a type.
+const MODIFIERS: [&str; 23] = [
+    "required",
+    "optional",
+    "default",
+    "min",
+    "max",
+    "length",
+    "minlength",
+    "maxlength",
+    "items",
+    "unique",
+    "values",
+    "integer",
+    "positive",
+    "negative",
+    "pattern",
+    "empty",
+    "alphanum",
+    "alpha",
+    "numeric",
+    "lowercase",
+    "uppercase",
+    "convert",
+    "trim",
+];
+
+fn meant(name: &str) -> String {
+    match ELSEWHERE.iter().find(|(known, _)| *known == name.to_lowercase()) {
+        Some((_, ours)) => format!("did you mean '{ours}'?"),
+        None => did_you_mean(name, &TYPES),
+    }
+}
+
 fn check_rule(path: &str, name: &str, rule: &Rule, textual_enum: bool, problems: &mut Vec<String>) {
     let unknown = match &rule.kind {
-        Kind::Unknown => true,
-        Kind::Boolean => name == "bool",
-        Kind::Array(Some(items)) => matches!(items.kind, Kind::Unknown),
-        Kind::Object => rule.has("props"),
-        _ => false,
+        Kind::Unknown => Some(name),
+        Kind::Boolean if name == "bool" => Some(name),
+        Kind::Array(Some(items)) if matches!(items.kind, Kind::Unknown) => {
+            rule.find("items").map(|items| items.as_str().unwrap_or_default())
+        }
+        _ => None,
     };
-    if unknown {
-        problems.push(format!("attribute '{path}' has the type '{name}', which s3db.js 21 does not take"));
+    if let Some(name) = unknown {
+        problems.push(format!(
+            "attribute '{path}' has the type '{name}', which s3db.js 21 does not take: {}",
+            meant(name)
+        ));
+    }
+    if matches!(rule.kind, Kind::Object) && rule.has("props") {
+        problems.push(format!("attribute '{path}' has props: nest its members in an object instead"));
     }
     if matches!(&rule.kind, Kind::Enum(values) if values.is_empty()) || textual_enum {
         problems
@@ -257,4 +360,39 @@ fn check_rule(path: &str, name: &str, rule: &Rule, textual_enum: bool, problems:
     if matches!(rule.pattern, Some(Err(()))) {
         problems.push(format!("attribute '{path}' has a pattern that is not a regular expression here"));
     }
+}
+
+/// A misspelled modifier would be no check at all.
+fn check_modifiers(path: &str, definition: &str, problems: &mut Vec<String>) {
+    let words = definition.split('|').skip(1).map(|part| part.split(':').next().unwrap_or_default().trim());
+    for word in words.filter(|word| !word.is_empty() && !MODIFIERS.contains(word)) {
+        let meant = did_you_mean(word, &MODIFIERS);
+        problems.push(format!("attribute '{path}' has the modifier '{word}', which is none: {meant}"));
+    }
+}
+
+/// The attributes, nested ones too, whose types nobody knows, with those types.
+pub(super) fn unknown_types(attributes: &Map<String, Value>) -> Vec<(String, String)> {
+    fn find(path: &str, definition: &Value, depth: usize, found: &mut Vec<(String, String)>) {
+        let text = definition.get("type").unwrap_or(definition).as_str();
+        match (text, definition) {
+            (Some(text), _) => {
+                let name = text.split('|').next().unwrap_or_default().trim();
+                if matches!(kind(name, &[]), Kind::Unknown) {
+                    found.push((path.to_owned(), name.to_owned()));
+                }
+            }
+            (None, Value::Object(members)) if depth < js::MAX_DEPTH => {
+                for (name, definition) in members.iter().filter(|(name, _)| !name.starts_with("$$")) {
+                    find(&format!("{path}.{name}"), definition, depth + 1, found);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    for (name, definition) in attributes.iter().filter(|(name, _)| !name.starts_with("$$")) {
+        find(name, definition, 0, &mut found);
+    }
+    found
 }

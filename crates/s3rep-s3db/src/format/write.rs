@@ -184,14 +184,10 @@ impl ResourceFormat {
         writing.kept = kept.to_vec();
         writing.copy = purpose == Purpose::Copy;
         let values = writing.normalize(values, &self.plan.root, "");
-        if writing.problems.is_empty() {
-            writing.flatten(&values, &self.plan.root, "");
-        }
+        // What is wrong so far is left out from here on, so that the rest shows its problems too.
+        writing.flatten(&values, &self.plan.root, "");
         writing.check_keys();
-        if !writing.problems.is_empty() {
-            return Err(self.problems(id, &writing.problems));
-        }
-        let Writing { fields, known, .. } = writing;
+        let Writing { fields, known, mut problems, .. } = writing;
         let known: Vec<(usize, Value)> =
             known.into_iter().filter_map(|(leaf, value)| Some((leaf, value?))).collect();
         let fields = Fields {
@@ -204,7 +200,9 @@ impl ResourceFormat {
             plugin_map: self.plan.plugin_text.as_deref(),
         };
         let whole = (self.behavior == Behavior::TruncateData).then(|| fields.in_metadata());
-        let placed = fields.place(self.behavior).map_err(|error| self.at(error, id))?;
+        let placed = fields.place(self.behavior).map_err(|error| {
+            if problems.is_empty() { self.at(error, id) } else { self.problems(id, &problems) }
+        })?;
         if placed.truncated && purpose == Purpose::Copy {
             let error = Error::new(ErrorKind::TooLarge, "the record would be cut to fit")
                 .with_advice("give the resource the behavior body-overflow");
@@ -214,16 +212,19 @@ impl ResourceFormat {
         if let Some(content) = content {
             content.keep(&mut object).map_err(|error| self.at(error, id))?;
         }
-        let record = self.decode_knowing(id, &object, &known)?;
+        let record = self
+            .decode_knowing(id, &object, &known)
+            .map_err(|error| if problems.is_empty() { error } else { self.problems(id, &problems) })?;
         let read = match whole {
             Some(whole) if placed.truncated => &self.decode_knowing(id, &whole, &known)?,
             _ => &record,
         };
-        let mut problems = Vec::new();
+        let mut changed = Vec::new();
         for (name, value) in values.iter().filter(|(name, _)| !unchecked.contains(name)) {
             let node = self.plan.root.get(name);
-            self.compare(name, value, read.get(name), node, purpose == Purpose::Copy, &mut problems);
+            self.compare(name, value, read.get(name), node, purpose == Purpose::Copy, &mut changed);
         }
+        problems.extend(changed);
         if !problems.is_empty() {
             return Err(self.problems(id, &problems));
         }
@@ -377,36 +378,48 @@ impl<'a> Writing<'a> {
         self.problems.push(format!("attribute '{path}' {problem}"));
     }
 
-    /// The members in normalised form, with defaults after them.
+    /// The members in normalised form, with defaults after them. Those with a problem are left out.
     fn normalize(&mut self, values: Record, members: &Members, parent: &str) -> Record {
         let mut normal = Record::with_capacity(values.len());
+        let mut refused = Vec::new();
         let top = parent.is_empty();
         for (name, value) in values {
             let path = joined(parent, &name);
             if RESERVED.contains(&name.as_str()) || !js::holds(&value, 0) {
                 self.problem(&path, "has a name or holds a number or nesting that JavaScript does not carry");
+                refused.push(name);
                 continue;
             }
             let value = match members.get(&name) {
                 Some(Node::Leaf(at)) => self.normalize_leaf(*at, value, &path, top),
                 Some(Node::Object(inner)) => match value {
-                    Value::Object(values) => Value::Object(self.normalize(values, inner, &path)),
-                    Value::Null => Value::Null,
+                    Value::Object(values) => {
+                        let before = self.problems.len();
+                        let values = self.normalize(values, inner, &path);
+                        // An object that is empty for its problems has none of its own.
+                        (!values.is_empty() || self.problems.len() == before).then_some(Value::Object(values))
+                    }
+                    Value::Null => Some(Value::Null),
                     _ => {
                         self.problem(&path, "must be an object");
-                        continue;
+                        None
                     }
                 },
-                None => value,
+                None => Some(value),
             };
-            normal.insert(name, value);
+            match value {
+                Some(value) => {
+                    normal.insert(name, value);
+                }
+                None => refused.push(name),
+            }
         }
         if self.copy {
             return normal;
         }
         for (name, node) in &members.nodes {
             let missing = normal.get(name).is_none_or(Value::is_null);
-            if !missing || (top && name == "id") {
+            if !missing || (top && name == "id") || refused.contains(name) {
                 continue;
             }
             let path = joined(parent, name);
@@ -419,7 +432,7 @@ impl<'a> Writing<'a> {
                     match &rule.default {
                         Some(default) if top => {
                             let value = self.normalize_leaf(*at, default.clone(), &path, top);
-                            normal.insert(name.clone(), value);
+                            normal.extend(value.map(|value| (name.clone(), value)));
                         }
                         _ if rule.optional => {}
                         _ => self.problem(&path, "is required"),
@@ -434,25 +447,26 @@ impl<'a> Writing<'a> {
         normal
     }
 
-    fn normalize_leaf(&mut self, at: usize, value: Value, path: &str, top: bool) -> Value {
+    fn normalize_leaf(&mut self, at: usize, value: Value, path: &str, top: bool) -> Option<Value> {
         let format = self.format;
-        let Some(leaf) = format.plan.leaves.get(at) else { return value };
-        let Some(rule) = &leaf.rule else { return value };
-        if value.is_null() {
-            return value;
-        }
+        let rule = format.plan.leaves.get(at).and_then(|leaf| leaf.rule.as_ref());
+        let Some(rule) = rule.filter(|_| !value.is_null()) else { return Some(value) };
         if self.kept.iter().any(|(kept, _)| *kept == at) {
-            return value;
+            return Some(value);
         }
         match rule.normalize(&value) {
             // what this changes is caught when the outcome is read
-            _ if self.copy => value,
+            _ if self.copy => Some(value),
             // texts inside objects are written as they are
-            Ok(_) if !top && matches!(rule.kind, super::rule::Kind::String) && !rule.has("convert") => value,
-            Ok(value) => value,
-            Err(problem) => {
-                self.problem(path, &problem);
-                value
+            Ok(_) if !top && matches!(rule.kind, super::rule::Kind::String) && !rule.has("convert") => {
+                Some(value)
+            }
+            Ok(value) => Some(value),
+            Err(_) => {
+                for (place, problem) in rule.problems(&value) {
+                    self.problem(&format!("{path}{place}"), &problem);
+                }
+                None
             }
         }
     }
