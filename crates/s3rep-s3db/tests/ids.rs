@@ -7,13 +7,18 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
+use async_trait::async_trait;
 use common::{both, config, creating, cx};
-use s3rep_core::{ErrorKind, Record};
-use s3rep_s3db::{Database, FileStore, MemoryStore, ObjectStore, Resource, ResourceConfig, StoredObject};
+use s3rep_core::{BoxFuture, Clock, Context, ErrorKind, Random, Record, Result, Timestamp};
+use s3rep_s3db::{
+    BodyChange, Database, DatabaseOptions, FileStore, Listing, MemoryStore, ObjectMeta, ObjectStore,
+    PutCondition, Resource, ResourceConfig, StoredObject,
+};
 use serde_json::{Value, json};
 
 fn items(generator: Value) -> ResourceConfig {
@@ -85,7 +90,7 @@ async fn settings_of_the_object_form_and_what_a_sequence_keeps() {
         ..StoredObject::default()
     };
     let key = "resource=items/sequence=id/value";
-    store.put(&cx(), key, &reset, s3rep_s3db::PutCondition::Always).await.unwrap();
+    store.put(&cx(), key, &reset, PutCondition::Always).await.unwrap();
     assert_eq!(insert(&items).await, "n_0500");
     let state = sequence(&database).await;
     assert_eq!(
@@ -94,7 +99,7 @@ async fn settings_of_the_object_form_and_what_a_sequence_keeps() {
     );
     for (body, kind) in [("no json", ErrorKind::Corrupt), ("{\"value\":1.5}", ErrorKind::Corrupt)] {
         let object = StoredObject { body: body.into(), ..StoredObject::default() };
-        store.put(&cx(), key, &object, s3rep_s3db::PutCondition::Always).await.unwrap();
+        store.put(&cx(), key, &object, PutCondition::Always).await.unwrap();
         let error = items.insert(json!({})).await.unwrap_err();
         assert!(error.kind() == kind && error.to_string().contains("sequence=id/value"), "{error}");
     }
@@ -296,4 +301,111 @@ async fn hard_partition_values_are_found_whole_or_refused() {
         );
         assert!(!places.exists("long").await.unwrap(), "{name}: refused before anything is written");
     }
+}
+
+/// Time that goes on when somebody sleeps.
+#[derive(Clone, Default)]
+struct Time(Arc<AtomicU64>);
+
+impl Clock for Time {
+    fn now(&self) -> Timestamp {
+        Timestamp(cx().now().0 + i64::try_from(self.0.load(Ordering::SeqCst)).unwrap())
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::SeqCst))
+    }
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.0.fetch_add(u64::try_from(duration.as_millis()).unwrap(), Ordering::SeqCst);
+        Box::pin(tokio::task::yield_now())
+    }
+}
+
+impl Random for Time {
+    fn next_u64(&self) -> u64 {
+        cx().random()
+    }
+}
+
+/// A store where s3db.js takes turns through lock objects.
+#[derive(Debug)]
+struct Locking {
+    store: MemoryStore,
+    /// Changes of the counted value.
+    counted: AtomicU32,
+}
+
+const LOCK: &str = "resource=items/sequence=id/lock";
+
+#[async_trait]
+impl ObjectStore for Locking {
+    fn location(&self) -> String {
+        self.store.location()
+    }
+    fn place(&self, key: &str) -> String {
+        self.store.place(key)
+    }
+    async fn get(&self, cx: &Context, key: &str) -> Result<Option<StoredObject>> {
+        self.store.get(cx, key).await
+    }
+    async fn head(&self, cx: &Context, key: &str) -> Result<Option<ObjectMeta>> {
+        self.store.head(cx, key).await
+    }
+    async fn put(
+        &self,
+        cx: &Context,
+        key: &str,
+        object: &StoredObject,
+        condition: PutCondition,
+    ) -> Result<()> {
+        self.store.put(cx, key, object, condition).await
+    }
+    async fn modify(&self, cx: &Context, key: &str, change: &BodyChange<'_>) -> Result<()> {
+        if key.ends_with("/value") {
+            assert!(self.store.head(cx, LOCK).await?.is_some(), "the lock is held");
+            self.counted.fetch_add(1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+        }
+        self.store.modify(cx, key, change).await
+    }
+    async fn delete(&self, cx: &Context, key: &str) -> Result<()> {
+        self.store.delete(cx, key).await
+    }
+    fn list(&self, prefix: &str, after: Option<&str>) -> Result<Box<dyn Listing>> {
+        self.store.list(prefix, after)
+    }
+    fn has_lock_objects(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn where_s3db_js_takes_turns_so_do_we() {
+    let store = Arc::new(Locking { store: MemoryStore::new(), counted: AtomicU32::new(0) });
+    let time = Time::default();
+    let options = DatabaseOptions {
+        context: Context::new(Arc::new(time.clone()), Arc::new(time.clone())),
+        ..creating()
+    };
+    let database = Database::open(store.clone(), options).await.unwrap();
+    let items = database.create_resource(&items(json!("incremental"))).await.unwrap();
+    let mut numbers = many(&items, 50).await;
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=50).collect::<Vec<_>>());
+    assert!(store.counted.load(Ordering::SeqCst) < 10, "those who wait share a request");
+    assert_eq!(store.get_body(&cx(), LOCK).await.unwrap(), None);
+
+    let end = cx().now().0 + 3_600_000;
+    let before = time.monotonic();
+    let held =
+        json!({"workerId": "holder-web-7", "token": "t", "acquiredAt": 1, "_expiresAt": end}).to_string();
+    let held = StoredObject { body: held.into(), ..StoredObject::default() };
+    store.put(&cx(), LOCK, &held, PutCondition::Always).await.unwrap();
+    let error = items.insert(json!({})).await.unwrap_err();
+    assert!(error.is_temporary() && error.kind() == ErrorKind::Contention);
+    assert!(error.to_string().contains("holder-web-7") && error.to_string().contains("until: 20"), "{error}");
+    let waited = time.monotonic() - before;
+    assert!(waited > Duration::from_secs(3) && waited <= Duration::from_secs(5), "{waited:?}");
+    assert!(store.get_body(&cx(), LOCK).await.unwrap().is_some(), "the lock of another stays");
+    store.delete(&cx(), LOCK).await.unwrap();
+    assert_eq!(insert(&items).await, "51");
 }
