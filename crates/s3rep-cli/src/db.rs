@@ -13,7 +13,7 @@ use comfy_table::{Table, presets};
 use s3rep::{
     Error, ErrorKind, Record, Result, Secret,
     core::{Context, SourceRow},
-    s3db::{Database, DatabaseOptions, Records, Resource, ResourceConfig},
+    s3db::{Database, DatabaseOptions, Query, Records, Resource, ResourceConfig},
 };
 use serde_json::{Value, json};
 
@@ -22,11 +22,13 @@ use output::Output;
 
 /// Records read at once.
 const PAGE: usize = 256;
+/// Lines of an import inserted at once.
+const IMPORTED_AT_ONCE: usize = 256;
 
 /// Look into a database and change it.
 #[derive(Args, Debug)]
 pub(crate) struct DbArgs {
-    /// The database, for example file:///data/databases/shop
+    /// The database, for example s3://KEY:SECRET@bucket/databases/shop or file:///data/databases/shop
     #[arg(long, global = true, value_name = "URL", value_parser = secret)]
     url: Option<Secret>,
     /// What attributes of type `secret` are encrypted with
@@ -58,6 +60,37 @@ enum Command {
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },
+    /// Print the records that match a filter such as '{"age": {"$gte": 18}, "name": {"$regex": "^A"}}'
+    Query {
+        resource: String,
+        /// JSON: members equal, or $eq $ne $gt $gte $lt $lte $in $nin $exists $regex, joined by $and $or $not
+        filter: String,
+        #[command(flatten)]
+        partition: PartitionArgs,
+        /// Stop after so many records
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+        /// Print how many there are instead
+        #[arg(long, conflicts_with = "limit")]
+        count: bool,
+    },
+    /// Print one page of records, and on standard error the cursor of the next
+    Page {
+        resource: String,
+        /// Only records that match this filter
+        #[arg(long, value_name = "JSON")]
+        filter: Option<String>,
+        #[command(flatten)]
+        partition: PartitionArgs,
+        /// Records in the page
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        size: usize,
+        /// Where the page before it ended
+        #[arg(long, value_name = "CURSOR")]
+        cursor: Option<String>,
+    },
+    /// Print whether there is a record: exit code 0 or 1
+    Exists { resource: String, id: String },
     /// Print the number of records
     Count {
         resource: String,
@@ -79,8 +112,27 @@ enum Command {
     Insert { resource: String },
     /// Merge the JSON members on standard input into a record and print what was stored
     Update { resource: String, id: String },
-    /// Delete a record
-    Delete { resource: String, id: String },
+    /// As update, with the hooks of a patch
+    Patch { resource: String, id: String },
+    /// Store the JSON record on standard input in place of whatever is there
+    Replace { resource: String, id: String },
+    /// Insert the JSON record on standard input, or update the one of its id
+    Upsert { resource: String },
+    /// Delete records
+    Delete {
+        resource: String,
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Delete every record of a resource that is not paranoid
+    DeleteAll {
+        resource: String,
+        /// Yes, all of them
+        #[arg(long, required = true)]
+        yes: bool,
+    },
+    /// Give a resource the attributes on standard input; everything else of its definition stays
+    UpdateAttributes { resource: String },
     /// Create or change a resource: its configuration, as s3db.js takes it, is read from standard input. Makes
     /// the database when there is none
     CreateResource,
@@ -108,6 +160,14 @@ fn field_and_value(text: &str) -> std::result::Result<(String, String), &'static
 }
 
 impl PartitionArgs {
+    /// The query in the partition, if one is named.
+    fn of(&self, query: Query) -> Result<Query> {
+        match &self.partition {
+            Some(name) => query.partition(name, self.values()),
+            None => Ok(query),
+        }
+    }
+
     fn values(&self) -> Record {
         self.values.iter().map(|(field, value)| (field.clone(), Value::from(value.as_str()))).collect()
     }
@@ -129,12 +189,38 @@ pub(crate) async fn run(args: DbArgs, cx: &Context) -> Result<()> {
             output.finish(|output| output.record(&record))
         }
         Command::List { resource, partition, limit } => {
-            let resource = open(false).await?.resource(&resource)?;
-            let records = match &partition.partition {
-                Some(name) => resource.by_partition(name, partition.values())?.rows()?,
-                None => resource.records(None)?,
+            let query = partition.of(open(false).await?.resource(&resource)?.list())?;
+            print_records(query.rows()?, limit, &mut output).await
+        }
+        Command::Query { resource, filter, partition, limit, count } => {
+            let query = open(false).await?.resource(&resource)?.query(json_argument(&filter)?)?;
+            let query = partition.of(query)?;
+            if count {
+                let count = query.count().await?;
+                return output.finish(|output| output.line(&json!(count)));
+            }
+            print_records(query.rows()?, limit, &mut output).await
+        }
+        Command::Page { resource, filter, partition, size, cursor } => {
+            let query = partition.of(open(false).await?.resource(&resource)?.list())?;
+            let query = match filter {
+                Some(filter) => query.filter(json_argument(&filter)?)?,
+                None => query,
             };
-            print_records(records, limit, &mut output).await
+            let page = query.page::<Record>(size, cursor.as_deref()).await?;
+            output.finish(|output| page.items.iter().try_for_each(|record| output.record(record)))?;
+            match page.next {
+                Some(next) => output.note(&format!("next page: --cursor {next}")),
+                None => output.note("this was the last page"),
+            }
+            Ok(())
+        }
+        Command::Exists { resource, id } => {
+            if open(false).await?.resource(&resource)?.exists(&id).await? {
+                return output.finish(|output| output.line(&json!(true)));
+            }
+            output.finish(|output| output.line(&json!(false)))?;
+            Err(Error::new(ErrorKind::NotFound, "there is no such record").with_context("id", id))
         }
         Command::Export { resource } => {
             let records = open(false).await?.resource(&resource)?.records(None)?;
@@ -142,10 +228,7 @@ pub(crate) async fn run(args: DbArgs, cx: &Context) -> Result<()> {
         }
         Command::Count { resource, partition, json } => {
             let resource = open(false).await?.resource(&resource)?;
-            let count = match &partition.partition {
-                Some(name) => resource.by_partition(name, partition.values())?.count().await?,
-                None => resource.count().await?,
-            };
+            let count = partition.of(resource.list())?.count().await?;
             let value =
                 if json { json!({"resource": resource.name(), "count": count}) } else { json!(count) };
             output.finish(|output| output.line(&value))
@@ -164,13 +247,69 @@ pub(crate) async fn run(args: DbArgs, cx: &Context) -> Result<()> {
             let stored = resource.update(&id, read_record("the members to change")?).await?;
             output.finish(|output| output.record(&stored))
         }
-        Command::Delete { resource, id } => open(false).await?.resource(&resource)?.delete(&id).await,
+        Command::Patch { resource, id } => {
+            let resource = open(false).await?.resource(&resource)?;
+            let stored = resource.patch(&id, read_record("the members to change")?).await?;
+            output.finish(|output| output.record(&stored))
+        }
+        Command::Replace { resource, id } => {
+            let resource = open(false).await?.resource(&resource)?;
+            let stored = resource.replace(&id, read_record("a record")?).await?;
+            output.finish(|output| output.record(&stored))
+        }
+        Command::Upsert { resource } => {
+            let resource = open(false).await?.resource(&resource)?;
+            let stored = resource.upsert(read_record("a record")?).await?;
+            output.finish(|output| output.record(&stored))
+        }
+        Command::Delete { resource, ids } => {
+            delete(&open(false).await?.resource(&resource)?, ids, &mut output).await
+        }
+        Command::DeleteAll { resource, yes: _ } => {
+            let resource = open(false).await?.resource(&resource)?;
+            let count = resource.delete_all().await?;
+            output.note(&format!("{count} records deleted from '{}'", resource.name()));
+            Ok(())
+        }
+        Command::UpdateAttributes { resource } => {
+            let attributes = read_record("the attributes")?;
+            let resource = open(false).await?.update_attributes(&resource, &attributes).await?;
+            output.finish(|output| output.line(&about(&resource)))
+        }
         Command::CreateResource => {
             // Read before the database is opened: a mistake in it should not have made one.
             let config = resource_config(Value::Object(read_record("a resource's configuration")?))?;
             let resource = open(true).await?.create_resource(&config).await?;
             output.finish(|output| output.line(&about(&resource)))
         }
+    }
+}
+
+/// A filter on the command line.
+fn json_argument(text: &str) -> Result<Value> {
+    serde_json::from_str(text).map_err(|error| {
+        // The text of the error may quote the filter, which is the caller's own.
+        Error::new(ErrorKind::ConfigInvalid, format!("the filter is no JSON: {error}"))
+            .with_advice("write it in single quotes: '{\"age\": {\"$gte\": 18}}'")
+    })
+}
+
+async fn delete(resource: &Resource, ids: Vec<String>, output: &mut Output) -> Result<()> {
+    let outcomes = resource.delete_many(&ids).await;
+    if let [Err(_)] = outcomes.as_slice() {
+        return outcomes.into_iter().collect();
+    }
+    let mut failed = 0_u64;
+    for (id, outcome) in ids.iter().zip(outcomes) {
+        if let Err(error) = outcome {
+            failed += 1;
+            output.report(&format!("record '{id}'"), &error);
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        1 => Err(Error::new(ErrorKind::NotFound, "one record was not deleted")),
+        _ => Err(Error::new(ErrorKind::NotFound, format!("{failed} records were not deleted"))),
     }
 }
 
@@ -279,21 +418,31 @@ async fn print_records(mut records: Records, limit: Option<usize>, output: &mut 
 
 async fn import(resource: &Resource, mut lines: Lines, output: &mut Output) -> Result<()> {
     let (mut inserted, mut failed) = (0_u64, 0_u64);
-    while let Some((number, line)) = lines.next().await {
-        let done = match line {
-            Ok(record) => resource.insert(record).await.map(drop),
-            Err(error) => Err(error),
-        };
-        match done {
-            Ok(()) => inserted += 1,
-            Err(error) => {
-                failed += 1;
-                output.report(&format!("line {number}"), &error);
-                if is_about_the_store(&error) {
-                    output.note("the lines after it are not read");
-                    break;
+    loop {
+        let (mut records, mut outcomes) = (Vec::new(), Vec::new());
+        while outcomes.len() < IMPORTED_AT_ONCE
+            && let Some((number, line)) = lines.next().await
+        {
+            outcomes.push((number, line.map(|record| records.push(record))));
+        }
+        if outcomes.is_empty() {
+            break;
+        }
+        let mut inserts = resource.insert_many(records).await.into_iter();
+        let mut store_in_trouble = false;
+        for (number, outcome) in outcomes {
+            match outcome.and_then(|()| inserts.next().unwrap_or_else(|| Ok(Record::new())).map(drop)) {
+                Ok(()) => inserted += 1,
+                Err(error) => {
+                    failed += 1;
+                    output.report(&format!("line {number}"), &error);
+                    store_in_trouble |= is_about_the_store(&error);
                 }
             }
+        }
+        if store_in_trouble {
+            output.note("the lines after these are not read");
+            break;
         }
     }
     output.note(&format!("{inserted} records inserted into '{}'", resource.name()));

@@ -11,8 +11,8 @@ use s3rep_core::{
     Context, ErrorKind, Operation, Result, SnapshotRows, Source, SourceState, StateWrite, Timestamp,
 };
 use s3rep_s3db::{
-    BodyChange, Database, DatabaseOptions, FileOptions, FileStore, Listing, MemoryStore, ObjectMeta,
-    ObjectStore, PutCondition, Resource, StoredObject, TailOptions, TailSource,
+    BodyChange, Database, DatabaseOptions, FileOptions, FileStore, Followed, Listing, MemoryStore,
+    ObjectMeta, ObjectStore, PutCondition, Resource, StoredObject, TailOptions, TailSource,
 };
 use serde_json::json;
 
@@ -145,7 +145,10 @@ async fn resources_come_and_go() {
         assert_eq!(operations(&log.pass(&tail).await.unwrap()), is(&[(Delete, "a"), (Delete, "b")]));
         assert_eq!(log.pass(&tail).await.unwrap(), []);
         // One that is named is followed, whatever its name; it was there before.
-        let named = TailOptions { resources: Some(vec!["plg_log".to_owned()]), ..TailOptions::default() };
+        let named = TailOptions {
+            followed: Followed::Named(["plg_log".to_owned()].into()),
+            ..TailOptions::default()
+        };
         let named = TailSource::new(database.clone(), named);
         assert_eq!(operations(&log.pass(&named).await.unwrap()), is(&[(Read, "x")]));
     }

@@ -163,7 +163,8 @@ mod tests {
         let keys = ["written", "settled", "free"].map(key);
         let page = claims.claim_page(keys.clone().into(), &HashSet::new()).await;
         assert_eq!(page.taken, ["written", "settled"].map(key).into());
-        let mut writer = Box::pin(claims.claim(&key("free")).map(|()| true));
+        let free = key("free");
+        let mut writer = Box::pin(claims.claim(&free).map(|()| true));
         assert!(writer.as_mut().now_or_never().is_none(), "it waits for the page");
         drop(page);
         assert!(writer.await);
