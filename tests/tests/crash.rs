@@ -9,20 +9,22 @@
 )]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     env,
-    process::{Child, Command, Stdio},
+    fs::{self, File},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use s3rep::{
+    Change, Operation, Record,
     core::Seq,
     log::EmbeddedLog,
     s3db::{Database, DatabaseOptions, ResourceConfig},
 };
 use s3rep_tests::{Place, destinations, records};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const CONFIG: &str = "
 source: { url: 'file://./database', interval: 20ms }
@@ -75,6 +77,7 @@ async fn place() -> Place {
     let database = Database::connect_with(&url(&place), options).await.unwrap();
     let config: ResourceConfig = serde_json::from_value(json!({
         "name": "items", "attributes": {"name": "string", "n": "number"},
+        "partitions": {"byN": {"fields": {"n": "number"}}},
     }))
     .unwrap();
     database.create_resource(&config).await.unwrap();
@@ -124,16 +127,30 @@ async fn check(place: &Place) {
 
 /// The ids of all captured changes, in order. The log keeps what was passed for an hour.
 async fn logged(place: &Place) -> Vec<String> {
+    changes(place).await.iter().map(|change| change.change_id.to_string()).collect()
+}
+
+async fn changes(place: &Place) -> Vec<Change> {
     let log = EmbeddedLog::open_readonly(&place.path("state")).unwrap();
-    let mut ids = Vec::new();
+    let mut changes = Vec::new();
     let mut after = Seq(0);
     loop {
         let page = log.read(after, 1_000, usize::MAX).await.unwrap();
         if page.entries.is_empty() {
-            return ids;
+            return changes;
         }
         after = page.next;
-        ids.extend(page.entries.iter().map(|entry| entry.change.change_id.to_string()));
+        changes.extend(page.entries.into_iter().map(|entry| entry.change));
+    }
+}
+
+/// Changes keep coming, so every place is reached. `wait` would close its standard input and let it end.
+async fn ended(run: &mut Child) -> ExitStatus {
+    loop {
+        if let Some(status) = run.try_wait().unwrap() {
+            return status;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -172,16 +189,98 @@ async fn kill_at_named_places() {
     for i in 0..kills {
         let failpoint = format!("{}={}", PLACES[i % PLACES.len()], random.random_range(1..6));
         let mut run = place.start_with(&["run"], &[("S3REP_FAILPOINTS", &failpoint)]);
-        let status = loop {
-            // The writer keeps changes coming, so every place is reached.
-            if let Some(status) = run.try_wait().unwrap() {
-                break status;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        };
+        let status = ended(&mut run).await;
         assert_eq!(status.code(), None, "{failpoint} ended in another way:\n{}", place.log());
     }
     stop_writer(writer);
     check(&place).await;
     println!("{kills} kills at named places");
+}
+
+/// Every place in a write of an embedded database where a test may break it.
+const WRITE_PLACES: &[&str] = &[
+    "s3db.intend",
+    "s3db.intended",
+    "s3db.stored",
+    "s3db.referenced",
+    "s3db.unreferenced",
+    "s3db.settle",
+    "s3db.settled",
+    "log.append",
+    "log.appended",
+];
+
+fn embedded(place: &Place, seed: u64, variables: &[(&str, &str)]) -> Child {
+    let said = File::options().create(true).append(true).open(place.path("said")).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_embedded"))
+        .arg("s3rep.yaml")
+        .arg(seed.to_string())
+        .envs(variables.iter().copied())
+        .current_dir(place.path(""))
+        .stdin(Stdio::piped())
+        .stdout(said)
+        .spawn()
+        .unwrap()
+}
+
+/// Each write that was said to be done is in the log as a change of its own, and every change goes on where the
+/// one before it ended.
+async fn check_embedded(place: &Place) {
+    check(place).await;
+    let mut told: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut records: BTreeMap<String, Record> = BTreeMap::new();
+    for change in changes(place).await {
+        let known = records.remove(&*change.id);
+        let data = change.data.as_deref().cloned().unwrap_or_default();
+        match change.operation {
+            Operation::Insert | Operation::Read => assert_eq!(known, None, "{change:?}"),
+            Operation::Update => assert_eq!(known.as_ref(), change.before.as_deref(), "{change:?}"),
+            Operation::Delete => assert_eq!(known.as_ref(), Some(&data), "{change:?}"),
+        }
+        if change.operation != Operation::Delete {
+            *told.entry((change.id.to_string(), data["n"].to_string())).or_default() += 1;
+            records.insert(change.id.to_string(), data);
+        }
+    }
+    let said = fs::read_to_string(place.path("said")).unwrap();
+    let said: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    for write in said.iter().filter(|write| write["operation"] != "delete") {
+        let key = (write["id"].as_str().unwrap().to_owned(), write["n"].to_string());
+        assert!(told.contains_key(&key), "{write} was said to be done and is not in the log");
+    }
+    println!("{} writes said to be done, each captured as a version of its own", said.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_an_embedded_writer_at_named_places() {
+    let seed = seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let place = place().await;
+    let kills = kills();
+    for i in 0..kills {
+        let failpoint = format!("{}={}", WRITE_PLACES[i % WRITE_PLACES.len()], random.random_range(1..20));
+        println!("{failpoint}");
+        let mut run = embedded(&place, random.random(), &[("S3REP_FAILPOINTS", &failpoint)]);
+        let status = ended(&mut run).await;
+        assert_eq!(status.code(), None, "{failpoint} ended in another way");
+    }
+    check_embedded(&place).await;
+    println!("{kills} kills at named places");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_an_embedded_writer_at_random_times() {
+    let seed = seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let place = place().await;
+    let kills = kills();
+    for _ in 0..kills {
+        let mut run = embedded(&place, random.random(), &[]);
+        tokio::time::sleep(Duration::from_millis(random.random_range(20..500))).await;
+        assert!(run.try_wait().unwrap().is_none(), "it ended by itself");
+        run.kill().unwrap();
+        run.wait().unwrap();
+    }
+    check_embedded(&place).await;
+    println!("{kills} kills at random times");
 }
