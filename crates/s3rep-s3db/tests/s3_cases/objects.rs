@@ -108,26 +108,26 @@ async fn fill(store: &S3Store, keys: &[String]) {
 
 pub async fn many_pages(bench: Bench) {
     let store = bench.store();
-    let keys: Vec<String> = (0..2_050).map(|n| format!("id={n:05}")).collect();
+    let keys: Vec<String> = (0..1_030).map(|n| format!("id={n:05}")).collect();
     fill(&store, &keys).await;
     let before = requests(&store);
     assert_eq!(list(&store, "", None, 700).await, keys);
-    assert_eq!(requests(&store).lists - before.lists, 3, "pages of 1,000");
+    assert_eq!(requests(&store).lists - before.lists, 2, "pages of 1,000");
     assert_eq!(list(&store, "id=00", Some("id=00997"), 1000).await, ["id=00998", "id=00999"]);
     let before = requests(&store);
     let page = store.list("", None).unwrap().page(&cx(), 10).await.unwrap();
     assert_eq!((page.len(), requests(&store).lists - before.lists), (10, 1));
     assert!(store.delete_many(&cx(), &keys).await.iter().all(Result::is_ok));
-    assert_eq!(requests(&store).deletes - before.deletes, 3, "1,000 at a time");
+    assert_eq!(requests(&store).deletes - before.deletes, 2, "1,000 at a time");
     assert_eq!(list(&store, "", None, 9).await, [""; 0]);
 }
 
 pub async fn pages_of_any_size(bench: Bench) {
     let keys: Vec<String> = (0..23).map(|n| format!("k/{n:02}")).collect();
     fill(&bench.store(), &keys).await;
-    for page in [1, 4, 23, 24] {
+    for page in [1, 4, 23] {
         let store = bench.store_with(S3Options { page, ..options() });
-        for max in [1, 3, 4, 5, 100] {
+        for max in [1, 5, 100] {
             assert_eq!(list(&store, "k/", None, max).await, keys, "{page} {max}");
         }
         assert_eq!(list(&store, "", Some("k/20"), 2).await, keys[21..]);

@@ -3,8 +3,8 @@
 use std::{
     cell::Cell,
     future::Future,
-    sync::Arc,
     sync::atomic::{AtomicU64, Ordering},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -15,6 +15,7 @@ use aws_sdk_s3::{
     config::{
         BehaviorVersion, Builder, ConfigBag, Intercept, Region, RequestChecksumCalculation,
         ResponseChecksumValidation, RuntimeComponents, SharedHttpClient, StalledStreamProtectionConfig,
+        endpoint::{DefaultResolver, Endpoint, EndpointFuture, Params, ResolveEndpoint},
         interceptors::{
             BeforeDeserializationInterceptorContextMut, BeforeTransmitInterceptorContextMut,
             BeforeTransmitInterceptorContextRef,
@@ -89,6 +90,7 @@ impl Bucket {
             // Signatures cover headers and body already; checksums in trailers are what other servers refuse.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .endpoint_resolver(Place::default())
             .interceptor(Observer { requests: self.requests.clone() });
         if let Some(endpoint) = &self.connection.endpoint {
             config = config.endpoint_url(endpoint);
@@ -115,6 +117,25 @@ impl Bucket {
                 let chain = DefaultCredentialsChain::builder().configure(provider).region(region);
                 config.credentials_provider(chain.build().await)
             }
+        }
+    }
+}
+
+/// Where requests go, worked out once: it depends on the bucket and the region, and takes longer than a signature.
+#[derive(Debug, Default)]
+struct Place {
+    rules: DefaultResolver,
+    known: OnceLock<Endpoint>,
+}
+
+impl ResolveEndpoint for Place {
+    fn resolve_endpoint<'a>(&'a self, params: &'a Params) -> EndpointFuture<'a> {
+        match self.known.get() {
+            Some(known) => EndpointFuture::ready(Ok(known.clone())),
+            None => EndpointFuture::new(async {
+                let found = ResolveEndpoint::resolve_endpoint(&self.rules, params).await?;
+                Ok(self.known.get_or_init(|| found).clone())
+            }),
         }
     }
 }

@@ -12,7 +12,7 @@ impl Bucket {
     /// Refuses metadata that the server would refuse, or give back changed.
     pub(super) fn check_metadata(&self, metadata: &[(String, String)]) -> Result<()> {
         let size: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-        let capacity = self.metadata_capacity();
+        let capacity = self.metadata_capacity;
         if size > capacity {
             return Err(Error::new(ErrorKind::TooLarge, "the record's metadata is larger than S3 takes")
                 .with_scope(Scope::Record)

@@ -91,6 +91,8 @@ struct Bucket {
     /// Empty, or what every key begins with: it ends in `/`.
     prefix: String,
     options: S3Options,
+    /// Bytes of metadata that the server takes.
+    metadata_capacity: usize,
     clients: OnceCell<Clients>,
     requests: Arc<Counters>,
     preconditions: Preconditions,
@@ -106,6 +108,7 @@ impl S3Store {
             bucket: Arc::new(Bucket {
                 prefix: full_prefix(&connection.prefix)?,
                 preconditions: Preconditions::new(connection.endpoint.is_none()),
+                metadata_capacity: if is_r2(connection) { 8192 } else { 2048 },
                 connection: connection.clone(),
                 options,
                 clients: OnceCell::new(),
@@ -113,6 +116,15 @@ impl S3Store {
             }),
         })
     }
+}
+
+/// Cloudflare's store takes more metadata than the others.
+fn is_r2(connection: &S3Connection) -> bool {
+    let endpoint = connection.endpoint.as_deref().and_then(|endpoint| url::Url::parse(endpoint).ok());
+    endpoint
+        .as_ref()
+        .and_then(url::Url::host_str)
+        .is_some_and(|host| host.ends_with(".r2.cloudflarestorage.com"))
 }
 
 /// The prefix as s3db.js joins it with keys: `/` at its beginning stays, others are collapsed.
@@ -148,18 +160,6 @@ impl Bucket {
             None => format!("s3://{}", self.name()),
         };
         if full.is_empty() { base } else { format!("{base}/{full}") }
-    }
-
-    fn is_r2(&self) -> bool {
-        let host = self.connection.endpoint.as_deref().and_then(|endpoint| url::Url::parse(endpoint).ok());
-        host.as_ref()
-            .and_then(url::Url::host_str)
-            .is_some_and(|host| host.ends_with(".r2.cloudflarestorage.com"))
-    }
-
-    /// Bytes of metadata that the server takes.
-    fn metadata_capacity(&self) -> usize {
-        if self.is_r2() { 8192 } else { 2048 }
     }
 
     /// Texts that no message may hold.
@@ -237,7 +237,11 @@ impl ObjectStore for S3Store {
     }
 
     fn metadata_limit(&self) -> usize {
-        if self.bucket.is_r2() { 8192 } else { 2047 }
+        // s3db.js stays a byte below AWS's limit, and at that of R2.
+        match self.bucket.metadata_capacity {
+            2048 => 2047,
+            capacity => capacity,
+        }
     }
 
     fn parallelism(&self) -> usize {
