@@ -18,14 +18,12 @@ async fn main() -> Result<()> {
     std::fs::create_dir(dir.path().join("shop")).expect("the directory is new");
     let options = DatabaseOptions { create: true, ..DatabaseOptions::default() };
     let shop = Database::connect_with(&format!("file://{at}/shop"), options).await?;
-    let users: ResourceConfig = serde_json::from_value(json!({
+    let users = ResourceConfig::from_value(&json!({
         "name": "users", "attributes": {"name": "string|required", "age": "number|integer|optional"},
-    }))
-    .expect("a configuration as s3db.js takes it");
+    }))?;
     let users = shop.create_resource(&users).await?;
     for (id, name) in [("u1", "Ada"), ("u2", "Grace")] {
-        let user = json!({"id": id, "name": name});
-        users.insert(user.as_object().cloned().unwrap_or_default()).await?;
+        users.insert(json!({"id": id, "name": name})).await?;
     }
 
     let text = format!(

@@ -45,12 +45,9 @@ async fn main() -> Result<()> {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let options = DatabaseOptions { create: true, ..DatabaseOptions::default() };
     let shop = Database::connect_with("memory://shop", options).await?;
-    let config: ResourceConfig =
-        serde_json::from_value(json!({"name": "users", "attributes": {"name": "string"}}))
-            .expect("a configuration as s3db.js takes it");
-    let users = shop.create_resource(&config).await?;
-    let user = json!({"id": "u1", "name": "Ada"});
-    users.insert(user.as_object().cloned().unwrap_or_default()).await?;
+    let config = json!({"name": "users", "attributes": {"name": "string"}});
+    let users = shop.create_resource(&ResourceConfig::from_value(&config)?).await?;
+    users.insert(json!({"id": "u1", "name": "Ada"})).await?;
 
     let sink = Arc::new(Printer::default());
     let mapping = Mapping::parse(&json!({"users": "people"})).expect("a mapping");

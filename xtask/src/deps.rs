@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, process::Command};
 
 use serde_json::Value;
 
-/// `(crate, what it may depend on)`, of the crates of this workspace. Dev-dependencies may also be the testkit.
+/// `(crate, what it may depend on)`, of the crates of this workspace. Tests may also
+/// use [`FOR_TESTS`].
 const ALLOWED: &[(&str, &[&str])] = &[
     ("s3rep-core", &[]),
     ("s3rep-engine", &["s3rep-core"]),
@@ -43,6 +44,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("s3rep-examples", &["s3rep"]),
     ("xtask", &[]),
 ];
+
+/// What every crate's tests may use: the testkit, and the engine that it runs sinks in.
+const FOR_TESTS: &[&str] = &["s3rep-testkit", "s3rep-engine"];
 
 /// Packages that must not come in: a second TLS stack, or OpenSSL.
 const BANNED: &[&str] = &["aws-lc-rs", "aws-lc-sys", "native-tls", "openssl-sys", "rusqlite"];
@@ -83,7 +87,7 @@ fn check_package(name: &str, package: &Value, own: &BTreeSet<&str>, problems: &m
             continue;
         };
         let is_dev = dependency["kind"].as_str() == Some("dev");
-        let is_allowed = allowed.contains(&target) || (is_dev && target == "s3rep-testkit");
+        let is_allowed = allowed.contains(&target) || (is_dev && FOR_TESTS.contains(&target));
         if !is_allowed {
             problems.push(format!("{name} may not depend on {target}"));
         }

@@ -62,7 +62,7 @@ fn test() -> Result<(), String> {
     let mut variables: Vec<_> = variables.iter().map(|dir| ("TMPDIR", *dir)).collect();
     variables.push(("S3REP_REQUIRE", &required));
     cargo(&["test", "--workspace"], &variables)?;
-    for example in ["follow", "own_sink"] {
+    for example in ["typed", "follow", "own_sink"] {
         cargo(&["run", "--quiet", "--package", "s3rep-examples", "--example", example], &variables)?;
     }
     Ok(())

@@ -69,7 +69,10 @@ async fn source(cx: &Context, config: &Config, findings: &mut Findings) -> Optio
                 if sees.sees_every_version { "every version" } else { "the latest version at each look" };
             let before = if sees.before_images { ", with the record before" } else { "" };
             let location = source.database().location();
-            findings.good("source", format!("{location}: {}; sees {every}{before}", names.join(", ")));
+            let interval = source.interval();
+            let detail =
+                format!("{location}: {}; sees {every}{before}, every {interval:?}", names.join(", "));
+            findings.good("source", detail);
             for repair in source.database().repairs() {
                 findings.warn("source", format!("s3db.json: {repair}"));
             }

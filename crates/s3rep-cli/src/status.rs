@@ -1,7 +1,7 @@
 //! `s3rep status`: how far each destination is, beside a running process or without one.
 
 use clap::Args;
-use s3rep::{core::Context, log::EmbeddedLog};
+use s3rep::{core::Context, log::EmbeddedLog, s3db::RequestBill};
 use serde_json::{Value, json};
 
 use crate::{ConfigArgs, Failure, output};
@@ -50,5 +50,22 @@ pub(crate) async fn status(args: &StatusArgs, cx: &Context) -> Result<(), Failur
         ]);
     }
     output::table(args.json, &["replicator", "state", "waiting", "lag seconds", "parked", "reason"], &rows);
+    if let Some(bill) = RequestBill::read(cx, &log).await? {
+        requests(args.json, &bill);
+    }
     Ok(())
+}
+
+/// What the source was asked for, and what that costs.
+fn requests(as_json: bool, bill: &RequestBill) {
+    let (total, since, day) = (bill.total, bill.since, bill.cost_a_day());
+    if as_json {
+        let source = json!({"requests": total, "since": since.to_string(), "estimated_usd_a_day": day});
+        return output::line(&json!({ "source": source }).to_string());
+    }
+    let day = day.map_or("not known in the first minute".to_owned(), |day| format!("about ${day:.2} a day"));
+    output::line(&format!(
+        "\nsource: {} LIST, {} GET and HEAD, {} PUT, {} DELETE since {since}; {day}",
+        total.lists, total.reads, total.writes, total.deletes
+    ));
 }

@@ -157,6 +157,8 @@ impl Capturer {
         let told = lock(&self.told).clone();
         LogWriter {
             cx: &self.cx,
+            source: &*self.source,
+            schemas: &self.schemas,
             log: &*self.log,
             observer: &self.observer,
             told,
@@ -172,6 +174,8 @@ impl Capturer {
 /// Hands what a source found to the log.
 struct LogWriter<'a> {
     cx: &'a Context,
+    source: &'a dyn Source,
+    schemas: &'a Schemas,
     log: &'a dyn ChangeLog,
     observer: &'a Observer,
     told: HashSet<(String, String)>,
@@ -181,6 +185,10 @@ struct LogWriter<'a> {
 #[async_trait]
 impl Capture for LogWriter<'_> {
     async fn page(&mut self, changes: Vec<Change>, state: Vec<StateWrite>) -> Result<()> {
+        // Created or changed since the pass began: lanes must not meet a change before its shape.
+        if changes.iter().any(|change| !self.schemas.knows(&change.resource, &change.schema_version)) {
+            self.schemas.remember(self.cx, self.log, self.source.resources(self.cx).await?).await?;
+        }
         self.cx.failpoint("engine.capture")?;
         self.log.append(self.cx, &changes, &state).await?;
         self.cx.failpoint("engine.captured")

@@ -209,11 +209,16 @@ impl Pipeline {
         let lease = self.log.acquire(&self.cx, replicator, s3rep_core::StartAt::End).await?;
         let end = self.log.extent(&self.cx).await?.last;
         // In this order: ended in between, the mark is still there.
+        let needs_resync = lease.needs_resync.is_some();
         {
             let _requests = self.requests.lock().await;
-            snapshot::request(&self.cx, &*self.log, replicator).await?;
+            if needs_resync {
+                snapshot::request_instead_of_log(&self.cx, &*self.log, replicator, end).await?;
+            } else {
+                snapshot::request(&self.cx, &*self.log, replicator).await?;
+            }
         }
-        if lease.needs_resync.is_some() {
+        if needs_resync {
             self.log.reset(&self.cx, replicator, lease.fence, end, None).await?;
         }
         Ok(())

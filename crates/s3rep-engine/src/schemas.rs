@@ -86,6 +86,12 @@ impl Schemas {
         log.append(cx, &[], &writes).await.map(drop)
     }
 
+    /// Whether the shape of a resource is known in that version.
+    pub(crate) fn knows(&self, resource: &Arc<str>, version: &str) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(resource).is_some_and(|schema| *schema.version == *version)
+    }
+
     /// The shape of a resource. One that nobody has seen (it was removed while the program was down) has no
     /// attributes: enough for the deletes that are left of it.
     pub(crate) fn of(&self, resource: &Arc<str>) -> Arc<ResourceSchema> {

@@ -9,11 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use s3rep_core::{ChangeLog, Context, Error, ErrorKind, Mapping, Operation, Result, StateWrite};
+use s3rep_core::{ChangeLog, Context, Error, ErrorKind, Mapping, Operation, Result, Seq, StateWrite};
 use serde_json::{Value, json};
 
 const REQUESTS: &str = "snapshot";
 const ROUTES: &str = "routes";
+const SKIPPED: &str = "skipped";
 
 /// How far the snapshot of one replicator is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,6 +89,23 @@ fn state(space: &str, key: &str, value: &Value) -> StateWrite {
 /// Asks for a snapshot of everything, from its beginning.
 pub(crate) async fn request(cx: &Context, log: &dyn ChangeLog, replicator: &str) -> Result<()> {
     log.append(cx, &[], &[Request::default().write(replicator)]).await.map(drop)
+}
+
+/// Asks for a snapshot of everything in place of what the log holds up to `end`; the cursors are to follow.
+pub(crate) async fn request_instead_of_log(
+    cx: &Context,
+    log: &dyn ChangeLog,
+    replicator: &str,
+    end: Seq,
+) -> Result<()> {
+    let writes = [Request::default().write(replicator), state(SKIPPED, replicator, &json!(end.0))];
+    log.append(cx, &[], &writes).await.map(drop)
+}
+
+/// Up to where the log was skipped in favour of a snapshot, the last time.
+pub(crate) async fn skipped(cx: &Context, log: &dyn ChangeLog, replicator: &str) -> Result<Option<Seq>> {
+    let value = log.get(cx, SKIPPED, replicator).await?;
+    Ok(value.and_then(|value| serde_json::from_slice(&value).ok()).map(Seq))
 }
 
 /// Remembers the routes of a replicator, and asks for the records of those that it did not have before.

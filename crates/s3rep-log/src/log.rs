@@ -299,6 +299,29 @@ impl LogReader {
     }
 }
 
+/// What is damaged is left out: the process that uses the log sees to it.
+#[async_trait]
+impl SourceState for LogReader {
+    async fn scan(
+        &self,
+        _: &Context,
+        space: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>> {
+        let (space, after) = (space.to_owned(), after.map(str::to_owned));
+        let read =
+            move |reader: &mut reader::Reader| state::scan(&mut reader.db, &space, after.as_deref(), max);
+        self.pool.read(read).await.map(|(pairs, _)| pairs)
+    }
+
+    async fn get(&self, _: &Context, space: &str, key: &str) -> Result<Option<Vec<u8>>> {
+        let (space, key) = (space.to_owned(), key.to_owned());
+        let read = move |reader: &mut reader::Reader| state::get(&mut reader.db, &space, &key);
+        self.pool.read(read).await.map(|found| found.unwrap_or_default())
+    }
+}
+
 impl fmt::Debug for LogReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LogReader").field("id", &self.id()).finish_non_exhaustive()

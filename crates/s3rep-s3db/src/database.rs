@@ -184,7 +184,10 @@ impl Database {
     /// [`ErrorKind::NotFound`] naming the resources that there are; an error naming the attribute when its
     /// definition cannot be read.
     pub fn resource(&self, name: &str) -> Result<Resource> {
-        let known = self.known();
+        self.resource_in(&self.known(), name)
+    }
+
+    fn resource_in(&self, known: &Known, name: &str) -> Result<Resource> {
         if known.document.resource(name).is_none() {
             let names: Vec<_> = known.document.resources().map(|(name, _)| name).collect();
             return Err(Error::new(ErrorKind::NotFound, format!("there is no resource '{name}'"))
@@ -225,7 +228,7 @@ impl Database {
         if let Some(generator) = generator {
             lock(&self.inner.generators).insert(config.name.clone(), Arc::new(generator));
         }
-        self.created(&config.name).await
+        self.created(&config.name)
     }
 
     /// Gives a resource other attributes; everything else of its definition stays. Records are not rewritten:
@@ -236,13 +239,12 @@ impl Database {
     pub async fn update_attributes(&self, name: &str, attributes: &Map<String, Value>) -> Result<Resource> {
         self.resource(name)?;
         self.change(&|document, now| document.update_attributes(name, attributes, now).map(drop)).await?;
-        self.created(name).await
+        self.created(name)
     }
 
-    /// Shows a resource whose definition may be new to plugins and watchers.
-    async fn created(&self, name: &str) -> Result<Resource> {
+    /// Tells watchers of a resource.
+    fn created(&self, name: &str) -> Result<Resource> {
         let resource = self.resource(name)?;
-        self.show(&resource).await?;
         let schema = resource.schema();
         self.inner.observers.tell(|| DatabaseEvent::ResourceChanged {
             resource: schema.name.clone(),
@@ -260,12 +262,14 @@ impl Database {
         let _writing = self.inner.writing.lock().await;
         let lock = if store.has_lock_objects() { Some(metadata_lock(store, cx).await?) } else { None };
         let changed = self.change_locked(change).await;
-        if let Some(lock) = lock {
-            lock.release(store, cx).await?;
+        if let Some(lock) = lock
+            && let Err(error) = lock.release(store, cx).await
+        {
+            // It expires by itself.
+            tracing::warn!("the lock of s3db.json is not released: {}", error.report());
         }
         changed?;
-        self.inner.know(read(store, cx).await?);
-        Ok(())
+        self.know(read(store, cx).await?).await
     }
 
     async fn change_locked(
@@ -308,20 +312,23 @@ impl Database {
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] when there is an outbox already.
     pub async fn capture(&self, outbox: Outbox) -> Result<()> {
-        let outbox = Arc::new(outbox);
-        {
-            let mut place = self.inner.outbox.write().unwrap_or_else(PoisonError::into_inner);
-            if place.is_some() {
-                return Err(Error::new(ErrorKind::AlreadyExists, "the database has an outbox already")
-                    .with_context("database", self.location())
-                    .with_advice("use one replicator with all destinations"));
-            }
-            *place = Some(outbox.clone());
+        let already = || {
+            Error::new(ErrorKind::AlreadyExists, "the database has an outbox already")
+                .with_context("database", self.location())
+                .with_advice("use one replicator with all destinations")
+        };
+        if self.outbox().is_some() {
+            return Err(already());
         }
-        if let Err(error) = outbox.resolve_all(&self.inner.context, self).await {
+        for ((resource, id), error) in outbox.resolve_all(&self.inner.context, self).await {
             // They stay open, and the tail or the next write of the record looks again.
-            tracing::warn!("a write that was cut off is not resolved yet: {}", error.report());
+            tracing::warn!(%resource, %id, "a write that was cut off is not resolved yet: {}", error.report());
         }
+        let mut place = self.inner.outbox.write().unwrap_or_else(PoisonError::into_inner);
+        if place.is_some() {
+            return Err(already());
+        }
+        *place = Some(Arc::new(outbox));
         Ok(())
     }
 
@@ -370,8 +377,26 @@ impl Database {
             *fresh.formats.lock().unwrap_or_else(PoisonError::into_inner) =
                 known.formats.lock().unwrap_or_else(PoisonError::into_inner).clone();
         }
-        self.inner.know(fresh);
+        self.know(fresh).await?;
         Ok(changed)
+    }
+
+    /// Goes on with another `s3db.json`, after plugins have seen what is new in it: nobody writes to a resource
+    /// that they have not seen.
+    async fn know(&self, fresh: Known) -> Result<()> {
+        let (fresh, known) = (Arc::new(fresh), self.known());
+        for (name, entry) in fresh.document.resources() {
+            if known.document.resource(name).is_some_and(|old| old.raw() == entry.raw()) {
+                continue;
+            }
+            match self.resource_in(&fresh, name) {
+                Ok(resource) => self.show(&resource).await?,
+                // Nobody can write to it either.
+                Err(error) => tracing::warn!(resource = name, "left out: {}", error.report()),
+            }
+        }
+        *self.inner.known.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
     }
 
     /// The error of whoever cannot do with a healed `s3db.json`.
@@ -385,10 +410,6 @@ impl Database {
 }
 
 impl Inner {
-    fn know(&self, known: Known) {
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
-    }
-
     pub(crate) fn outbox(&self) -> Option<Arc<Outbox>> {
         self.outbox.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

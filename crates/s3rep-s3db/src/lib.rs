@@ -64,5 +64,5 @@ pub use store::{
 };
 #[cfg(feature = "s3")]
 pub use store::{S3Options, S3Store};
-pub use tail::{TailOptions, TailSource};
+pub use tail::{RequestBill, TailOptions, TailSource};
 pub use url::{Connection, S3Connection, S3Credentials, StoreOptions, open_store, open_store_with};

@@ -19,6 +19,9 @@ const METADATA_LOCK: &str = "plugin=s3db-core/locks/namespace=metadata/s3db-meta
 /// A lock that ends sooner is left to expire: somebody else may have it before a delete arrives.
 const RELEASE_MARGIN: Duration = Duration::from_secs(2);
 
+/// Tries before it is told that somebody else is waited for.
+const PATIENCE: u32 = 3;
+
 /// The members of a lock object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LockShape {
@@ -72,8 +75,6 @@ pub(crate) struct LockOptions {
     pub(crate) shape: LockShape,
     /// How long it is held at most.
     pub(crate) ttl: Duration,
-    /// How often it is asked for at most.
-    pub(crate) tries: u32,
     /// How long it is waited for at most.
     pub(crate) wait: Duration,
     /// The pause after the first try; it doubles up to `max_pause`.
@@ -82,15 +83,15 @@ pub(crate) struct LockOptions {
 }
 
 impl LockOptions {
-    /// As s3db.js asks for the lock of `s3db.json`.
+    /// As s3db.js asks for the lock of `s3db.json`, but for longer: s3db.js tries three times within a second,
+    /// here a lock whose holder died is waited for.
     pub(crate) fn metadata() -> Self {
         Self {
             shape: LockShape::Metadata,
             ttl: Duration::from_secs(30),
-            tries: 3,
-            wait: Duration::MAX,
+            wait: Duration::from_secs(33),
             pause: Duration::from_millis(100),
-            max_pause: Duration::from_millis(400),
+            max_pause: Duration::from_secs(1),
         }
     }
 
@@ -99,7 +100,6 @@ impl LockOptions {
         Self {
             shape: LockShape::Sequence,
             ttl: Duration::from_secs(10),
-            tries: u32::MAX,
             wait: Duration::from_secs(5),
             pause: Duration::from_millis(100),
             max_pause: Duration::from_secs(1),
@@ -144,7 +144,7 @@ impl ObjectLock {
         key: &str,
         options: &LockOptions,
     ) -> Result<Self> {
-        let (start, mut attempt) = (cx.monotonic(), 1);
+        let (start, mut attempt) = (cx.monotonic(), 0);
         let (shape, ttl) = (options.shape, options.ttl);
         let holder = holder(cx);
         let token = format!("{holder}-{}-{}", cx.now().0, new_id(&mut ContextEntropy(cx), 22));
@@ -156,11 +156,20 @@ impl ObjectLock {
             if found.ours {
                 return Ok(Self { key: key.to_owned(), shape, token, end });
             }
-            let pause = options.pause.saturating_mul(1 << (attempt - 1).min(16)).min(options.max_pause);
+            let pause = options.pause.saturating_mul(1 << attempt.min(16)).min(options.max_pause);
             // Half a pause more or less, so that those who wait do not ask all at once.
             let pause = pause + jitter(cx, options.pause / 2);
-            if attempt >= options.tries || cx.monotonic() - start + pause > options.wait {
+            if cx.monotonic() - start + pause > options.wait {
                 return Err(held(store, key, found));
+            }
+            if attempt == PATIENCE {
+                let (place, holder, until) = (store.place(key), &found.holder, &found.until);
+                tracing::warn!(
+                    lock = place,
+                    ?holder,
+                    ?until,
+                    "waiting for another writer, or for the end of its lock"
+                );
             }
             cx.sleep(pause).await;
             attempt += 1;

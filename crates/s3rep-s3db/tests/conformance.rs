@@ -1,25 +1,35 @@
-//! The conformance suite of `s3rep-testkit` over databases in memory and in files.
+//! The conformance suite of `s3rep-testkit` over databases in memory, in files and on S3.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod breakable;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use async_trait::async_trait;
 use breakable::Breakable;
+use libtest_mimic::{Arguments, Failed, Trial};
 use s3rep_core::{Capability, DriverConfig, Sink, Table};
 use s3rep_s3db::{
     Database, DatabaseOptions, FileOptions, FileStore, MemoryStore, ObjectStore, ResourceConfig, S3dbConfig,
+    StoreOptions, open_store_with,
 };
-use s3rep_testkit::sink::suite::{Offers, SinkFactory, suite};
+use s3rep_testkit::{
+    server::{Missing, S3Server, radosgw},
+    sink::suite::{Offers, SinkFactory, suite},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Where a database is kept. S3 joins them as a third kind with a server of the testkit.
-#[derive(Clone, Copy)]
+const BUCKET: &str = "conformance";
+
+/// Where a database is kept.
 enum Kind {
     Memory,
     File,
+    S3 { server: Arc<S3Server>, places: AtomicU64 },
 }
 
 /// A driver over one kind of store, with schema synchronisation or without.
@@ -64,12 +74,16 @@ impl SinkFactory for S3db {
     }
 
     async fn fresh(&self) -> Place {
-        let (store, directory): (Arc<dyn ObjectStore>, _) = match self.kind {
+        let (store, directory): (Arc<dyn ObjectStore>, _) = match &self.kind {
             Kind::Memory => (Arc::new(MemoryStore::new()), None),
             Kind::File => {
                 let directory = tempfile::tempdir().unwrap();
                 let options = FileOptions { durable: true, ..FileOptions::default() };
                 (Arc::new(FileStore::with_options(directory.path().join("db"), options)), Some(directory))
+            }
+            Kind::S3 { server, places } => {
+                let prefix = format!("{BUCKET}/{}", places.fetch_add(1, Ordering::Relaxed));
+                (open_store_with(&server.url(&prefix), &StoreOptions::default()).unwrap(), None)
             }
         };
         Place { store: Arc::new(Breakable::new(store)), _directory: directory }
@@ -81,7 +95,7 @@ impl SinkFactory for S3db {
 
     async fn open_bad(&self) -> Option<Arc<dyn Sink>> {
         Some(match self.kind {
-            Kind::Memory => {
+            Kind::Memory | Kind::S3 { .. } => {
                 let store = Breakable::new(Arc::new(MemoryStore::new()));
                 store.break_down();
                 self.sink(Arc::new(store))
@@ -107,11 +121,36 @@ impl SinkFactory for S3db {
 }
 
 fn main() {
-    let arguments = libtest_mimic::Arguments::from_args();
-    let trials = [
-        suite("s3db-memory", S3db { kind: Kind::Memory, schema_sync: true }),
-        suite("s3db-memory-plain", S3db { kind: Kind::Memory, schema_sync: false }),
-        suite("s3db-file", S3db { kind: Kind::File, schema_sync: true }),
-    ];
-    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
+    let arguments = Arguments::from_args();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut trials = suite("s3db-memory", S3db { kind: Kind::Memory, schema_sync: true });
+    trials.extend(suite("s3db-memory-plain", S3db { kind: Kind::Memory, schema_sync: false }));
+    trials.extend(suite("s3db-file", S3db { kind: Kind::File, schema_sync: true }));
+    // Listing the tests needs no server.
+    let server = (!arguments.list).then(|| runtime.block_on(start()));
+    match &server {
+        None => {}
+        Some(Ok(server)) => {
+            let kind = Kind::S3 { server: server.clone(), places: AtomicU64::new(0) };
+            trials.extend(suite("s3db-s3", S3db { kind, schema_sync: true }));
+        }
+        Some(Err(missing)) if missing.is_required() => {
+            let reason = missing.to_string();
+            trials.push(Trial::test("s3db-s3", move || Err(Failed::from(reason))));
+        }
+        Some(Err(missing)) => {
+            let title = format!("s3db-s3 (ignored: {missing})");
+            trials.push(Trial::test(title, || Ok(())).with_ignored_flag(true));
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    // `exit` runs no destructor: the server ends here.
+    drop(server);
+    conclusion.exit();
+}
+
+async fn start() -> Result<Arc<S3Server>, Missing> {
+    let server = radosgw::start().await?;
+    server.create_bucket(BUCKET).await;
+    Ok(Arc::new(server))
 }

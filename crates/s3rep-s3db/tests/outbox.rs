@@ -1,5 +1,5 @@
 //! A write is captured once, whatever is cut off, whoever looks on.
-#![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a failure is one of the test, and has a seed")]
 
 mod common;
 
@@ -204,7 +204,7 @@ async fn cut_off_at_every_step_nothing_is_lost_and_nothing_invented() {
 }
 
 async fn random_writers(seed: u64, store: Arc<dyn ObjectStore>) {
-    println!("seed {seed}");
+    println!("S3REP_SEED={seed}");
     let log = Arc::new(MemoryLog::new());
     let breaks = Arc::new(Breaks { random: SplitMix::new(seed), one_in: 12, on: AtomicBool::new(true) });
     let context = cx().with_failpoints(breaks.clone());

@@ -150,7 +150,7 @@ async fn start() -> Vec<(&'static str, Result<Arc<S3Server>, Missing>)> {
         vec![("moto", moto.unwrap().map(Arc::new)), ("radosgw", radosgw.unwrap().map(Arc::new))];
     for (_, server) in &mut servers {
         if let Ok(running) = server {
-            setup::create_bucket(running, setup::BUCKET).await;
+            running.create_bucket(setup::BUCKET).await;
         }
     }
     servers

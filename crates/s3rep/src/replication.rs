@@ -73,14 +73,13 @@ pub async fn open_source(cx: &Context, config: &SourceConfig) -> Result<Arc<Tail
         options.store = options.store.with_parallelism(parallelism);
     }
     let database = Database::connect_with(config.url.expose(), options).await?;
-    let defaults = TailOptions::default();
     let options = TailOptions {
-        interval: config.interval.unwrap_or(defaults.interval),
+        interval: config.interval,
         followed: match &config.resources {
             Some(names) => Followed::Named(names.iter().cloned().collect()),
             None => Followed::OfUsers,
         },
-        ..defaults
+        ..TailOptions::default()
     };
     Ok(Arc::new(TailSource::new(database, options)))
 }

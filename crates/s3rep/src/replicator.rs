@@ -233,7 +233,8 @@ impl Plugin for Replicator {
         let log_options = LogOptions { durability: *durability, ..LogOptions::default() };
         let (log, events) = EmbeddedLog::open(state, &log_options)?;
         let log = Arc::new(log);
-        let tail = TailOptions { interval: *interval, followed: followed.clone(), ..TailOptions::default() };
+        let tail =
+            TailOptions { interval: Some(*interval), followed: followed.clone(), ..TailOptions::default() };
         let source = Arc::new(TailSource::new(database.clone(), tail));
         let pipeline = Pipeline::new(cx, source, log.clone(), replicators.clone())?.with_options(*options);
         for event in events {

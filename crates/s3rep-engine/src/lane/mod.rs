@@ -142,7 +142,8 @@ impl Lane {
                 lane.replicator.sink().cursors(&lane.cx, lane.replicator.id()).await
             })
             .await?;
-        match reconcile(&lease, stored.as_ref(), &self.log.id(), extent.trimmed) {
+        let skipped = snapshot::skipped(&self.cx, &*self.log, &id).await?;
+        match reconcile(&lease, stored.as_ref(), &self.log.id(), extent.trimmed, skipped) {
             Reconciled::At(positions) => self.rewind(&lease, positions).await,
             Reconciled::NeedsSnapshot(reason) => {
                 self.observer.emit(Event::NeedsResync {
@@ -170,7 +171,7 @@ impl Lane {
         {
             let _requests = self.requests.lock().await;
             snapshot::forget_made(&self.cx, &*self.log, self.replicator.id()).await?;
-            snapshot::request(&self.cx, &*self.log, self.replicator.id()).await?;
+            snapshot::request_instead_of_log(&self.cx, &*self.log, self.replicator.id(), end).await?;
         }
         self.log.reset(&self.cx, self.replicator.id(), self.fence, end, None).await?;
         Ok(Positions::new(vec![end; lease.cursors.len()]))

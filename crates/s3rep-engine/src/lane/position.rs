@@ -56,12 +56,14 @@ impl Positions {
 /// Believes the destination's cursors over the log's.
 ///
 /// The log's never stand ahead of the destination's, because they move after it. So a destination that stands
-/// behind the log was restored from a copy, and one that knows nothing was emptied or replaced.
+/// behind the log was restored from a copy, and one that knows nothing was emptied or replaced. Only where the log
+/// was `skipped` up to a place in favour of a snapshot, and its cursor has not moved since, the log's is right.
 pub(super) fn reconcile(
     lease: &Lease,
     stored: Option<&StoredCursors>,
     log: &str,
     trimmed: Seq,
+    skipped: Option<Seq>,
 ) -> Reconciled {
     let never_written = lease.cursors.iter().all(|&seq| seq == Seq(0));
     let Some(stored) = stored.filter(|stored| stored.log == log.into()) else {
@@ -85,6 +87,9 @@ pub(super) fn reconcile(
     }
     let mut restored = false;
     for (partition, &in_log) in (0..).map(Partition).zip(&lease.cursors) {
+        if skipped == Some(in_log) {
+            positions.advance(partition, in_log);
+        }
         let in_destination = positions.of(partition);
         if in_destination < in_log {
             restored = true;
@@ -159,7 +164,7 @@ mod tests {
     #[test]
     fn the_destination_is_believed_when_it_is_ahead() {
         let stored = stored("l", &[("", 0, 7), ("", 1, 5), ("cars", 1, 9)]);
-        let positions = at(reconcile(&lease(&[3, 5]), Some(&stored), "l", Seq(0)));
+        let positions = at(reconcile(&lease(&[3, 5]), Some(&stored), "l", Seq(0), None));
         assert!(positions.passed(Partition(0), Seq(7)) && !positions.passed(Partition(0), Seq(8)));
         assert!(positions.passed_in(&"cars".into(), Partition(1), Seq(9)));
         assert!(!positions.passed_in(&"other".into(), Partition(1), Seq(6)));
@@ -185,21 +190,31 @@ mod tests {
     #[test]
     fn a_restored_destination_is_written_again_or_needs_a_snapshot() {
         let stored = stored("l", &[("", 0, 4), ("", 1, 5)]);
-        assert_eq!(at(reconcile(&lease(&[8, 8]), Some(&stored), "l", Seq(4))).lowest(), Seq(4));
+        assert_eq!(at(reconcile(&lease(&[8, 8]), Some(&stored), "l", Seq(4), None)).lowest(), Seq(4));
         assert!(matches!(
-            reconcile(&lease(&[8, 8]), Some(&stored), "l", Seq(5)),
+            reconcile(&lease(&[8, 8]), Some(&stored), "l", Seq(5), None),
             Reconciled::NeedsSnapshot(_)
         ));
     }
 
     #[test]
+    fn what_was_skipped_for_a_snapshot_is_not_written_again() {
+        let stored = stored("l", &[("", 0, 4), ("", 1, 9)]);
+        let positions = at(reconcile(&lease(&[8, 9]), Some(&stored), "l", Seq(5), Some(Seq(8))));
+        assert_eq!((positions.of(Partition(0)), positions.of(Partition(1))), (Seq(8), Seq(9)));
+        // It went on since, and was restored from a copy.
+        let positions = at(reconcile(&lease(&[9, 9]), Some(&stored), "l", Seq(4), Some(Seq(8))));
+        assert_eq!(positions.of(Partition(0)), Seq(4));
+    }
+
+    #[test]
     fn an_emptied_destination_needs_a_snapshot_and_a_new_one_does_not() {
-        assert!(matches!(reconcile(&lease(&[8, 0]), None, "l", Seq(0)), Reconciled::NeedsSnapshot(_)));
+        assert!(matches!(reconcile(&lease(&[8, 0]), None, "l", Seq(0), None), Reconciled::NeedsSnapshot(_)));
         let other = stored("other", &[("", 0, 99)]);
         assert!(matches!(
-            reconcile(&lease(&[8, 0]), Some(&other), "l", Seq(0)),
+            reconcile(&lease(&[8, 0]), Some(&other), "l", Seq(0), None),
             Reconciled::NeedsSnapshot(_)
         ));
-        assert_eq!(at(reconcile(&lease(&[0, 0]), Some(&other), "l", Seq(0))).lowest(), Seq(0));
+        assert_eq!(at(reconcile(&lease(&[0, 0]), Some(&other), "l", Seq(0), None)).lowest(), Seq(0));
     }
 }

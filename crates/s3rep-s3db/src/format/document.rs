@@ -204,7 +204,7 @@ impl<'a> ResourceEntry<'a> {
     /// # Errors
     /// When the definition is none of this version's.
     pub(super) fn config(self, name: &str) -> Result<ResourceConfig> {
-        const STORED: [&str; 7] = [
+        const STORED: [&str; 8] = [
             "attributes",
             "behavior",
             "timestamps",
@@ -212,10 +212,11 @@ impl<'a> ResourceEntry<'a> {
             "allNestedObjectsOptional",
             "autoDecrypt",
             "idSize",
+            "idGenerator",
         ];
         let version = self.current().into_iter().flatten();
         let mut config: Map<String, Value> = version
-            .filter(|(member, _)| STORED.contains(&member.as_str()))
+            .filter(|(member, value)| STORED.contains(&member.as_str()) && *value != "default")
             .map(|(member, value)| (member.clone(), value.clone()))
             .collect();
         config.insert("name".into(), name.into());

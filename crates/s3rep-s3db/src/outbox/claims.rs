@@ -1,13 +1,11 @@
 //! Who may say what became of a record: its writer, or a pass over the database.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::Notify;
-
-use super::Intent;
 
 /// A record: resource and id.
 pub(crate) type Key = (Arc<str>, Arc<str>);
@@ -26,7 +24,7 @@ struct State {
     /// Records whose writers have not settled yet.
     writing: HashSet<Key>,
     /// Records whose writers were cut off: what became of them is to be looked up.
-    unresolved: HashMap<Key, Intent>,
+    unresolved: HashSet<Key>,
     /// Records in the page that a pass is handing over at this moment.
     in_page: HashSet<Key>,
     /// Records settled since the pass began: what it read of them may be older than that.
@@ -71,19 +69,19 @@ impl Claims {
     }
 
     /// Gives a record back whose intent is in the log.
-    pub(super) fn cut_off(&self, key: &Key, intent: Intent) {
+    pub(super) fn cut_off(&self, key: &Key) {
         let mut state = self.state();
         state.writing.remove(key);
-        state.unresolved.insert(key.clone(), intent);
+        state.unresolved.insert(key.clone());
         self.write_done.notify_waiters();
     }
 
-    pub(super) fn unresolved(&self, key: &Key) -> Option<Intent> {
-        self.state().unresolved.get(key).cloned()
+    pub(super) fn is_unresolved(&self, key: &Key) -> bool {
+        self.state().unresolved.contains(key)
     }
 
     pub(super) fn all_unresolved(&self) -> Vec<Key> {
-        self.state().unresolved.keys().cloned().collect()
+        self.state().unresolved.iter().cloned().collect()
     }
 
     /// A pass begins: it reads what it will hand over later.
@@ -99,7 +97,7 @@ impl Claims {
     /// not the pass's to tell of: their writers do.
     ///
     /// For `rows` of a snapshot that would not do when nothing comes of a write. Their writers are waited for.
-    pub(super) async fn claim_page(&self, keys: HashSet<Key>, rows: &HashSet<Key>) -> PageClaim<'_> {
+    pub(super) async fn claim_page(&self, keys: &HashSet<Key>, rows: &HashSet<Key>) -> PageClaim<'_> {
         loop {
             let write_done = self.write_done.notified();
             {
@@ -113,14 +111,14 @@ impl Claims {
         }
     }
 
-    fn claim_free(&self, mut state: MutexGuard<'_, State>, keys: HashSet<Key>) -> PageClaim<'_> {
-        let unresolved = keys.iter().filter(|key| state.unresolved.contains_key(key)).cloned().collect();
+    fn claim_free(&self, mut state: MutexGuard<'_, State>, keys: &HashSet<Key>) -> PageClaim<'_> {
+        let unresolved = keys.iter().filter(|key| state.unresolved.contains(*key)).cloned().collect();
         let is_taken = |key: &Key| {
             state.writing.contains(key)
-                || state.unresolved.contains_key(key)
+                || state.unresolved.contains(key)
                 || state.settled.as_ref().is_some_and(|settled| settled.contains(key))
         };
-        let (taken, free) = keys.into_iter().partition(is_taken);
+        let (taken, free) = keys.iter().cloned().partition(is_taken);
         state.in_page = free;
         PageClaim { claims: self, taken, unresolved }
     }
@@ -160,8 +158,8 @@ mod tests {
         claims.claim(&key("settled")).await;
         claims.settle(&key("settled"));
 
-        let keys = ["written", "settled", "free"].map(key);
-        let page = claims.claim_page(keys.clone().into(), &HashSet::new()).await;
+        let keys = ["written", "settled", "free"].map(key).into();
+        let page = claims.claim_page(&keys, &HashSet::new()).await;
         assert_eq!(page.taken, ["written", "settled"].map(key).into());
         let free = key("free");
         let mut writer = Box::pin(claims.claim(&free).map(|()| true));
@@ -171,7 +169,7 @@ mod tests {
 
         claims.end_pass();
         claims.begin_pass();
-        let page = claims.claim_page(keys.clone().into(), &HashSet::new()).await;
+        let page = claims.claim_page(&keys, &HashSet::new()).await;
         assert_eq!(
             page.taken,
             ["written", "free"].map(key).into(),
@@ -180,7 +178,7 @@ mod tests {
         drop(page);
 
         let rows = [key("written")].into();
-        let mut page = Box::pin(claims.claim_page(keys.into(), &rows));
+        let mut page = Box::pin(claims.claim_page(&keys, &rows));
         assert!(page.as_mut().now_or_never().is_none(), "a row waits for its writer");
         claims.release(&key("written"));
         assert_eq!(page.await.taken, [key("free")].into());

@@ -86,7 +86,7 @@ pub(super) fn forget(key: &Key) -> StateWrite {
 }
 
 /// Names of resources have no `/`.
-fn state_key((resource, id): &Key) -> String {
+pub(super) fn state_key((resource, id): &Key) -> String {
     format!("{resource}/{id}")
 }
 

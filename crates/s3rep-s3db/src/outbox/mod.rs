@@ -70,7 +70,8 @@ impl Outbox {
         loop {
             let entries = outbox.log.scan(cx, SPACE, after.as_deref(), SCAN).await?;
             for (key, value) in &entries {
-                outbox.claims.cut_off(&key_of(key)?, Intent::read(value)?);
+                Intent::read(value)?;
+                outbox.claims.cut_off(&key_of(key)?);
             }
             match entries.into_iter().last() {
                 Some((last, _)) => after = Some(last),
@@ -82,6 +83,12 @@ impl Outbox {
     /// How many writes were cut off whose outcome has not been looked up yet.
     pub fn unresolved(&self) -> usize {
         self.claims.all_unresolved().len()
+    }
+
+    /// An intent as it was written down.
+    async fn intent(&self, cx: &Context, key: &Key) -> Result<Option<Intent>> {
+        let value = self.log.get(cx, SPACE, &intent::state_key(key)).await?;
+        value.map(|value| Intent::read(&value)).transpose()
     }
 
     pub(crate) fn followed(&self) -> &Followed {
@@ -136,7 +143,7 @@ impl Outbox {
         Pass(&self.claims)
     }
 
-    pub(crate) async fn claim_page(&self, keys: HashSet<Key>, rows: &HashSet<Key>) -> PageClaim<'_> {
+    pub(crate) async fn claim_page(&self, keys: &HashSet<Key>, rows: &HashSet<Key>) -> PageClaim<'_> {
         self.claims.claim_page(keys, rows).await
     }
 }
@@ -191,7 +198,7 @@ impl OpenIntent<'_> {
 impl Drop for OpenIntent<'_> {
     fn drop(&mut self) {
         match self.intent.take() {
-            Some(intent) => self.outbox.claims.cut_off(&self.key, intent),
+            Some(_) => self.outbox.claims.cut_off(&self.key),
             None => self.outbox.claims.release(&self.key),
         }
     }

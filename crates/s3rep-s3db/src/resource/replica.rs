@@ -127,7 +127,8 @@ impl Replica {
         }
     }
 
-    /// Writes a record over what is there. One that is there as it should be costs no request.
+    /// Writes a record over what is there. One that is there as it should be is not written again. Its references
+    /// are: an earlier batch that was cut off may have moved them for a value that was overtaken since.
     pub(crate) async fn write(
         &self,
         cx: &Context,
@@ -138,9 +139,6 @@ impl Replica {
         let (store, format) = (self.resource.store(), &self.resource.format);
         let key = record_key(self.resource.name(), id)?;
         let references = format.partition_keys(id, &encoded.record)?;
-        if there.is_some_and(|there| self.is_there(encoded, there)) {
-            return Ok(());
-        }
         let reference = format.reference();
         for key in &references {
             store.put(cx, key, &reference, PutCondition::Always).await?;
@@ -149,6 +147,9 @@ impl Replica {
             if !references.contains(key) {
                 store.delete(cx, key).await?;
             }
+        }
+        if there.is_some_and(|there| self.is_there(encoded, there)) {
+            return Ok(());
         }
         store.put(cx, &key, &encoded.object, PutCondition::Always).await
     }

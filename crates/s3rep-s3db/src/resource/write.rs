@@ -14,7 +14,7 @@ use crate::{
     events::DatabaseEvent,
     format::{Encoded, Stamps, id_of_key, record_key, record_prefix},
     hooks::{Action, When},
-    outbox::{Found, OpenIntent, Outbox},
+    outbox::{Found, Intent, OpenIntent, Outbox},
     store::PutCondition,
 };
 
@@ -30,6 +30,12 @@ struct Write {
     found: Found,
     /// The writer's place in line.
     in_line: OwnedMutexGuard<()>,
+}
+
+/// The store says that it has not written. After any other error it may have: the open intent finds out.
+fn is_refusal(error: &Error) -> bool {
+    use ErrorKind::{AlreadyExists, InvalidValue, PermissionDenied, TooLarge, Unauthenticated};
+    matches!(error.kind(), AlreadyExists | InvalidValue | PermissionDenied | TooLarge | Unauthenticated)
 }
 
 /// Runs a write that is captured to its end, also when nobody waits for it any more: a request that is under way
@@ -56,6 +62,7 @@ impl Resource {
         let id = self.id_of(&mut record).await?;
         let key = record_key(self.name(), &id)?;
         let in_line = self.database.in_line(&key).await;
+        self.resolve(&id).await?;
         let encoded = self.encode_whole("insert", &id, record, Stamps::New).await?;
         let write = Write { operation: "insert", id: id.as_str().into(), key, found: Found::Absent, in_line };
         let stored = self.store_record(write, encoded, PutCondition::IfAbsent, Vec::new()).await?;
@@ -112,7 +119,7 @@ impl Resource {
         record.insert("id".to_owned(), Value::from(id));
         let key = record_key(self.name(), id)?;
         let in_line = self.database.in_line(&key).await;
-        self.resolve(id).await?;
+        self.resolve_or_overtake(id).await?;
         let found = self.look_up(id).await?;
         let (old, before) = (self.references(id, &found).await?, found.record());
         let encoded = self.encode_whole("replace", id, record, Stamps::Replaced).await?;
@@ -146,10 +153,7 @@ impl Resource {
         self.hooked_write(Action::Delete, id, Record::new()).await?;
         let key = record_key(self.name(), id)?;
         let in_line = self.database.in_line(&key).await;
-        if let Err(error) = self.resolve(id).await {
-            // The delete takes the place of what cannot be resolved.
-            tracing::warn!(resource = self.name(), id, "left unresolved: {}", error.report());
-        }
+        self.resolve_or_overtake(id).await?;
         let found = self.look_up(id).await?;
         if found == Found::Absent {
             return Err(self.missing(id));
@@ -306,12 +310,13 @@ impl Resource {
         id: &str,
         intent: Option<OpenIntent<'_>>,
     ) -> Error {
-        if error.kind() != ErrorKind::AlreadyExists {
-            // It may be stored all the same: the open intent finds out.
-            return self.about(error, operation, id);
-        }
-        if let Some(intent) = intent {
+        if let Some(intent) = intent
+            && is_refusal(&error)
+        {
             intent.withdraw(self.cx()).await;
+        }
+        if error.kind() != ErrorKind::AlreadyExists {
+            return self.about(error, operation, id);
         }
         Error::new(ErrorKind::AlreadyExists, "the record exists already")
             .with_scope(Scope::Record)
@@ -336,8 +341,6 @@ impl Resource {
     ) -> Result<Option<OpenIntent<'a>>> {
         let Some(outbox) = outbox else { return Ok(None) };
         let key = (self.schema().name.clone(), id.into());
-        // Of an insert nobody has looked what is there: an earlier one may have been cut off.
-        outbox.resolve(self.cx(), Some(self), &key).await?;
         let intent = outbox.intend(self.cx(), key, operation, found).await;
         intent.map(Some).map_err(|error| self.about(error, "capture", id))
     }
@@ -358,12 +361,22 @@ impl Resource {
         }
     }
 
-    /// The record as it is now; one that cannot be decoded is no error.
-    async fn look_up(&self, id: &str) -> Result<Found> {
+    /// The same before a write that takes the place of whatever is there, also of what cannot be resolved.
+    async fn resolve_or_overtake(&self, id: &str) -> Result<()> {
+        match self.resolve(id).await {
+            Err(error) if error.kind() != ErrorKind::Corrupt => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The record as it is now. One that cannot be decoded, or was left half written, is no error.
+    pub(crate) async fn look_up(&self, id: &str) -> Result<Found> {
         match self.load(id).await {
             Ok(Some((record, _))) => Ok(Found::Record(Arc::new(record))),
             Ok(None) => Ok(Found::Absent),
-            Err(error) if error.is_temporary() || !self.exists_unhooked(id).await? => Err(error),
+            // The store has looked again for a while: whoever wrote it died.
+            Err(error) if error.kind() == ErrorKind::Contention => Ok(Found::Undecodable),
+            Err(error) if error.is_temporary() => Err(error),
             Err(_) => Ok(Found::Undecodable),
         }
     }
@@ -427,14 +440,18 @@ impl Resource {
     pub(crate) async fn mend_references(
         &self,
         id: &str,
-        before: Option<&Record>,
+        intent: &Intent,
         current: Option<&Record>,
     ) -> Result<()> {
         let keys = |record: Option<&Record>| match record {
             Some(record) => self.format.partition_keys(id, record).unwrap_or_default(),
             None => Vec::new(),
         };
-        self.refer("resolve", id, &keys(before), &keys(current)).await
+        let old = match intent.undecodable {
+            true => self.find_references(id).await?,
+            false => keys(intent.before.as_deref()),
+        };
+        self.refer("resolve", id, &old, &keys(current)).await
     }
 
     async fn find_references(&self, id: &str) -> Result<Vec<String>> {

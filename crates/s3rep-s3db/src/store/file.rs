@@ -136,11 +136,15 @@ impl ObjectStore for FileStore {
 
     async fn modify(&self, cx: &Context, key: &str, change: &BodyChange<'_>) -> Result<()> {
         let files = self.files.clone();
-        let _alone = blocking(move || files.lock()).await?;
-        if let Some(body) = change(self.get_body(cx, key).await?)? {
-            self.put(cx, key, &StoredObject::json(body), PutCondition::Always).await?;
-        }
-        Ok(())
+        let alone = blocking(move || files.lock()).await?;
+        let Some(body) = change(self.get_body(cx, key).await?)? else { return Ok(()) };
+        let (files, key, now) = (self.files.clone(), key.to_owned(), cx.now());
+        blocking(move || {
+            // Held by the work itself, which goes on when nobody waits for it any more.
+            let _alone = alone;
+            files.write(&key, &StoredObject::json(body), PutCondition::Always, now)
+        })
+        .await
     }
 
     async fn delete(&self, _: &Context, key: &str) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Follows a database from outside: whoever writes it, listings are compared with what was last known.
 
+mod bill;
 mod page;
 mod pass;
 pub(crate) mod remembered;
@@ -14,11 +15,12 @@ use std::{
 use async_trait::async_trait;
 use s3rep_core::{
     Capture, Change, ChangeId, Context, Error, ErrorKind, Operation, PassReport, Record, ResourceSchema,
-    Result, SnapshotRows, Source, SourceCapability, SourceRow, SourceState,
+    Result, Scope, SnapshotRows, Source, SourceCapability, SourceRow, SourceState,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex as AsyncMutex;
 
+pub use self::bill::RequestBill;
 use self::{
     page::Page,
     pass::{Comparison, drop_resource, version_of},
@@ -30,7 +32,7 @@ use crate::{
     format::{record_key, record_prefix},
     outbox::{Followed, Outbox},
     resource::{Records, Resource},
-    store::Listing,
+    store::{Listing, Requests},
 };
 
 /// Passes over the same half-written object before it is reported.
@@ -38,12 +40,15 @@ const TORN_PASSES: u32 = 10;
 /// Listings kept between two pages, and for how long.
 const PARKED: usize = 4;
 const PARKED_FOR: Duration = Duration::from_secs(60);
+/// Waits between two passes; see [`TailOptions::interval`].
+const INTERVAL: Duration = Duration::from_secs(1);
+const BILLED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How a database is followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TailOptions {
-    /// How long to wait between two passes. One second by default.
-    pub interval: Duration,
+    /// How long to wait between two passes. By default one second, and ten where a store bills its requests.
+    pub interval: Option<Duration>,
     /// The resources to follow.
     pub followed: Followed,
     /// Objects read at once, 1,024 by default: they are in memory together.
@@ -52,7 +57,7 @@ pub struct TailOptions {
 
 impl Default for TailOptions {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(1), followed: Followed::default(), batch: 1024 }
+        Self { interval: None, followed: Followed::default(), batch: 1024 }
     }
 }
 
@@ -75,6 +80,8 @@ pub struct TailSource {
     working: AsyncMutex<()>,
     listings: Parked<Box<dyn Listing>>,
     records: Parked<Records>,
+    /// Requests that are on the bill.
+    billed: Mutex<Requests>,
 }
 
 impl TailSource {
@@ -87,6 +94,7 @@ impl TailSource {
             working: AsyncMutex::default(),
             listings: Parked::default(),
             records: Parked::default(),
+            billed: Mutex::default(),
         }
     }
 
@@ -107,6 +115,17 @@ impl TailSource {
                 (name.to_owned(), digest)
             })
             .collect()
+    }
+
+    /// Remembers what was asked of a store that bills its requests, by this process and so far.
+    async fn bill(&self, cx: &Context, state: &dyn SourceState, page: &mut Page<'_>) -> Result<()> {
+        let Some(made) = self.database.store().requests() else { return Ok(()) };
+        let billed = *self.billed.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = RequestBill::read(cx, state).await?;
+        page.write(RequestBill::with(known, made - billed, cx.now()).write()?);
+        page.flush().await?;
+        *self.billed.lock().unwrap_or_else(PoisonError::into_inner) = made;
+        Ok(())
     }
 
     /// Reads `s3db.json` anew. One that cannot be read, or that lost followed resources to healing, is an
@@ -139,7 +158,8 @@ impl Source for TailSource {
     }
 
     fn interval(&self) -> Duration {
-        self.options.interval
+        let default = if self.database.store().requests().is_some() { BILLED_INTERVAL } else { INTERVAL };
+        self.options.interval.unwrap_or(default)
     }
 
     async fn resources(&self, cx: &Context) -> Result<Vec<Arc<ResourceSchema>>> {
@@ -173,8 +193,17 @@ impl Source for TailSource {
 
         let mut report = PassReport::default();
         let mut problem = None;
-        if let Some(outbox) = &outbox {
-            problem = outbox.resolve_all(cx, &self.database).await.err();
+        let left = match &outbox {
+            Some(outbox) => outbox.resolve_all(cx, &self.database).await,
+            None => Vec::new(),
+        };
+        for ((resource, id), error) in left {
+            if error.is_temporary() || error.scope() != Scope::Record {
+                problem.get_or_insert(error.with_context("resource", resource));
+            } else {
+                report.undecodable += 1;
+                capture.undecodable(&resource, &id, error).await;
+            }
         }
         let mut page = Page::new(capture, outbox.as_deref());
         for (name, definition) in self.followed() {
@@ -194,13 +223,15 @@ impl Source for TailSource {
             if known.is_none() {
                 page.write(Progress { snapshot, ..ended.clone() }.write(&name)?);
             }
+            let reread = known.is_some_and(|known| known.definition != ended.definition);
+            page.reread = reread;
             let mut comparison = Comparison {
                 cx,
                 state,
                 resource: &resource,
                 space: space(&name),
                 snapshot,
-                reread: known.is_some_and(|known| known.definition != ended.definition),
+                reread,
                 batch: self.options.batch.max(1),
                 torn: &self.torn,
                 page: &mut page,
@@ -223,6 +254,7 @@ impl Source for TailSource {
             page.write(json_write(DATABASE, NAMES, &all)?);
             page.flush().await?;
         }
+        self.bill(cx, state, &mut page).await?;
         report.captured = page.captured;
         self.torn.end();
         problem.map_or(Ok(report), Err)
@@ -353,7 +385,8 @@ impl Source for TailSource {
     }
 
     async fn record(&self, _: &Context, resource: &str, id: &str) -> Result<Option<Arc<Record>>> {
-        Ok(self.database.resource(resource)?.find(id).await?.map(Arc::new))
+        // Without the hooks of the program: what is replicated is what is stored.
+        Ok(self.database.resource(resource)?.load(id).await?.map(|(record, _)| Arc::new(record)))
     }
 }
 

@@ -19,6 +19,9 @@ pub(super) struct Page<'a> {
     capture: &'a mut dyn Capture,
     /// Its writers tell of the records that they are at.
     outbox: Option<&'a Outbox>,
+    /// Records are looked at for another reason than that they changed: a writer of one who is refused would not
+    /// tell of it, and is waited for.
+    pub(super) reread: bool,
     changes: Vec<Change>,
     writes: Vec<StateWrite>,
     bytes: usize,
@@ -28,7 +31,15 @@ pub(super) struct Page<'a> {
 
 impl<'a> Page<'a> {
     pub(super) fn new(capture: &'a mut dyn Capture, outbox: Option<&'a Outbox>) -> Self {
-        Self { capture, outbox, changes: Vec::new(), writes: Vec::new(), bytes: 0, captured: 0 }
+        Self {
+            capture,
+            outbox,
+            reread: false,
+            changes: Vec::new(),
+            writes: Vec::new(),
+            bytes: 0,
+            captured: 0,
+        }
     }
 
     pub(super) fn capture(&mut self) -> &mut dyn Capture {
@@ -63,10 +74,11 @@ impl<'a> Page<'a> {
         let claim = match self.outbox {
             Some(outbox) => {
                 let of_changes = changes.iter().map(key_of_change);
-                let keys = writes.iter().filter_map(key_of_write).chain(of_changes).collect();
+                let keys: HashSet<Key> = writes.iter().filter_map(key_of_write).chain(of_changes).collect();
                 let rows: HashSet<Key> =
                     changes.iter().filter(|change| change.target.is_some()).map(key_of_change).collect();
-                let claim = outbox.claim_page(keys, &rows).await;
+                let waited_for = if self.reread { &keys } else { &rows };
+                let claim = outbox.claim_page(&keys, waited_for).await;
                 if let Some((resource, id)) = rows.iter().find(|row| claim.unresolved.contains(*row)) {
                     // Were the row left out, nothing would bring it later.
                     return Err(Error::new(ErrorKind::Contention, "a write of the record was cut off")

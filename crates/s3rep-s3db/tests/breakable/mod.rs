@@ -102,4 +102,13 @@ impl ObjectStore for Breakable {
         self.read()?;
         self.inner.list(prefix, after)
     }
+    fn metadata_limit(&self) -> usize {
+        self.inner.metadata_limit()
+    }
+    fn parallelism(&self) -> usize {
+        self.inner.parallelism()
+    }
+    fn has_lock_objects(&self) -> bool {
+        self.inner.has_lock_objects()
+    }
 }

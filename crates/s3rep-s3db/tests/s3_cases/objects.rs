@@ -15,11 +15,11 @@ use serde_json::json;
 use super::{
     common::{config, creating, cx, record},
     promises::{list, object},
-    setup::{Bench, create_bucket, in_child, is_helpful, options, store},
+    setup::{Bench, in_child, is_helpful, options, store},
 };
 
 pub async fn a_bucket_without_a_prefix(bench: Bench) {
-    create_bucket(&bench.server, "s3rep-whole").await;
+    bench.server.create_bucket("s3rep-whole").await;
     let store = store(&bench.server.url("s3rep-whole"), options());
     for key in ["b", "a/x", "a"] {
         store.put(&cx(), key, &object(&[], key), PutCondition::IfAbsent).await.unwrap();

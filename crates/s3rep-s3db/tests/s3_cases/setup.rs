@@ -2,10 +2,6 @@
 
 use std::{env, process::Command, sync::Arc, time::Duration};
 
-use aws_sdk_s3::{
-    Client,
-    config::{BehaviorVersion, Builder, Credentials, Region},
-};
 use s3rep_core::Error;
 use s3rep_s3db::{Connection, ObjectStore, S3Options, S3Store};
 use s3rep_testkit::server::S3Server;
@@ -68,25 +64,6 @@ pub fn is_helpful(error: &Error, server: &S3Server) {
     assert!(error.advice().is_some(), "{text}");
     for secret in [server.access_key, server.secret_key, "hunter2"] {
         assert!(!text.contains(secret), "{text}");
-    }
-}
-
-/// The SDK itself, for what the store does not do.
-pub fn client(server: &S3Server) -> Client {
-    let config = Builder::new()
-        .behavior_version(BehaviorVersion::v2026_01_12())
-        .http_client(aws_smithy_http_client::Builder::new().build_http())
-        .region(Region::from_static("us-east-1"))
-        .endpoint_url(&server.endpoint)
-        .force_path_style(true)
-        .credentials_provider(Credentials::new(server.access_key, server.secret_key, None, None, "test"));
-    Client::from_conf(config.build())
-}
-
-pub async fn create_bucket(server: &S3Server, bucket: &str) {
-    let created = client(server).create_bucket().bucket(bucket).send().await;
-    if let Err(error) = created {
-        panic!("{}: {error:?}: {}", server.name, server.output());
     }
 }
 

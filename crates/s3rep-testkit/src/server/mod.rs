@@ -5,6 +5,8 @@
 //! not installed is reported as ignored, with the reason, unless `S3REP_REQUIRE` names the server or is `all`:
 //! then it fails. `cargo xtask test` sets it for what it installed.
 
+#[cfg(feature = "s3")]
+mod client;
 pub mod moto;
 mod process;
 pub mod radosgw;

@@ -13,7 +13,7 @@
 //! | option | default | meaning |
 //! |---|---|---|
 //! | `source.url` | required | connection string of the database to follow |
-//! | `source.interval` | the source's own: 1 s for files | how long to wait between two passes |
+//! | `source.interval` | the source's own: 1 s, on S3 10 s | how long to wait between two passes |
 //! | `source.passphrase` | s3db.js's default | what attributes of type `secret` are encrypted with |
 //! | `source.resources` | all | names of the resources to follow |
 //! | `source.parallelism` | the source's own | objects read at the same time |

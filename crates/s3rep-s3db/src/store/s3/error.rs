@@ -28,7 +28,13 @@ pub(super) struct Failure {
 impl Failure {
     /// The object is not there.
     pub(super) fn is_absent(&self) -> bool {
-        self.code == "NoSuchKey" || (self.status == Some(404) && matches!(&*self.code, "" | "NotFound"))
+        self.code == "NoSuchKey"
+    }
+
+    /// The same of an answer that has no body to say so, to `HEAD`. A 404 without a code to any other request is
+    /// of something in between.
+    pub(super) fn is_absent_without_body(&self) -> bool {
+        self.is_absent() || (self.status == Some(404) && matches!(&*self.code, "" | "NotFound"))
     }
 
     /// The precondition did not hold.

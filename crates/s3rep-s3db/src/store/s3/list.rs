@@ -20,6 +20,8 @@ pub(super) struct S3Listing {
     /// What the listed keys begin with, in the bucket.
     prefix: String,
     next: Next,
+    /// Keys up to this one are left out: the server begins a little earlier where it cannot be named.
+    after: Option<String>,
     /// Fetched and not yet given to the caller.
     ready: VecDeque<ObjectMeta>,
     ahead: Option<Ahead>,
@@ -52,10 +54,12 @@ impl Drop for Ahead {
 
 impl S3Listing {
     pub(super) fn new(bucket: Arc<Bucket>, prefix: &str, after: Option<&str>) -> Self {
-        let after = after.filter(|after| !after.is_empty()).map(|after| format!("{}{after}", bucket.prefix));
+        let after = after.filter(|after| !after.is_empty());
+        let start = after.map(|after| format!("{}{}", bucket.prefix, nameable(after)));
         Self {
             prefix: format!("{}{prefix}", bucket.prefix),
-            next: Next::Start(after),
+            next: Next::Start(start),
+            after: after.map(str::to_owned),
             ready: VecDeque::new(),
             ahead: None,
             pages: 0,
@@ -83,7 +87,9 @@ impl S3Listing {
         };
         let page = page?;
         self.next = page.next;
-        self.ready.extend(page.objects);
+        let after = self.after.as_deref();
+        self.ready
+            .extend(page.objects.into_iter().filter(|meta| after.is_none_or(|after| *meta.key > *after)));
         Ok(())
     }
 }
@@ -170,6 +176,13 @@ impl Bucket {
     }
 }
 
+/// The beginning of a key that can stand in XML 1.0: Ceph repeats where a listing begins as it is.
+fn nameable(key: &str) -> &str {
+    let is_foreign =
+        |c: char| matches!(c, '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}');
+    &key[..key.find(is_foreign).unwrap_or(key.len())]
+}
+
 /// A key of a listing with `encoding-type=url`: like the query of a URL, where `+` is a space.
 fn decoded(key: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(key.len());
@@ -200,6 +213,13 @@ impl fmt::Debug for S3Listing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_listing_begins_before_what_xml_cannot_hold() {
+        assert_eq!(nameable("id=ü 1\t"), "id=ü 1\t");
+        assert_eq!(nameable("id=a\u{ffff}b"), "id=a");
+        assert_eq!(nameable("id=a\u{1}"), "id=a");
+    }
 
     #[test]
     fn keys_of_listings_are_decoded() {
