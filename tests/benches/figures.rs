@@ -1,5 +1,5 @@
 //! Every figure that the README names, measured in one run and printed next to its limit or its peer:
-//! `cargo xtask bench [NAME …]`, names: read, pass, log, engine, sqlite, memory, demo, build.
+//! `cargo xtask bench [NAME …]`, names: read, pass, writes, inserts, outbox, s3, log, engine, sqlite, memory, demo, build.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement may panic and prints")]
 
 use std::{
@@ -11,14 +11,14 @@ use std::{
 };
 
 use s3rep::{
-    Mapping, Record, Sink,
+    Mapping, Record, Replicator as Plugged, Route, Sink,
     core::{
         Batch, Capability, Capture, Change, ChangeId, ChangeLog, Context, DriverConfig, Error, ErrorKind,
         Operation, Outcome, Result, RouteMode, Source, StateWrite, Timestamp,
     },
     engine::{Pipeline, Replicator, context},
-    log::{EmbeddedLog, LogOptions},
-    s3db::{Database, DatabaseOptions, ResourceConfig, TailOptions, TailSource},
+    log::{Durability, EmbeddedLog, LogOptions},
+    s3db::{Database, DatabaseOptions, Resource, ResourceConfig, TailOptions, TailSource},
 };
 use s3rep_libsql::LibsqlConfig;
 use s3rep_testkit::source::MemorySource;
@@ -47,6 +47,18 @@ fn main() {
     println!("{cores} cores\n{:<58} {:>14}  {:>16}", "figure", "measured", "limit");
     if wanted("read") || wanted("pass") {
         runtime.block_on(database());
+    }
+    if wanted("writes") {
+        runtime.block_on(writes());
+    }
+    if wanted("inserts") {
+        runtime.block_on(inserts());
+    }
+    if wanted("outbox") {
+        runtime.block_on(outbox());
+    }
+    if wanted("s3") {
+        s3();
     }
     if wanted("log") {
         runtime.block_on(log_append());
@@ -130,26 +142,49 @@ async fn fill(cx: &Context, log: &EmbeddedLog, count: usize, size: usize) {
 
 // -------------------------------------------------------------------------------------------------- database
 
-async fn database() {
-    let (cx, dir) = (context::system(), TempDir::new().unwrap());
-    let url = format!("file://{}", dir.path().join("db").display());
-    fs::create_dir(dir.path().join("db")).unwrap();
+/// Records that s3db.js was measured with.
+const PEER_RECORDS: usize = 20_000;
+const WRITERS: usize = 50;
+
+fn in_files(dir: &Path) -> String {
+    fs::create_dir(dir.join("db")).unwrap();
+    format!("file://{}", dir.join("db").display())
+}
+
+/// A directory on a file system in memory where there is one.
+fn in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| TempDir::new().unwrap())
+}
+
+async fn products(url: &str) -> (Database, Resource) {
     let options = DatabaseOptions { create: true, ..DatabaseOptions::default() };
-    let database = Database::connect_with(&url, options).await.unwrap();
-    let config: ResourceConfig = serde_json::from_value(json!({
+    let database = Database::connect_with(url, options).await.unwrap();
+    let config = ResourceConfig::from_value(&json!({
         "name": "products",
         "attributes": {"name": "string", "price": "number", "stock": "number|integer", "active": "boolean",
                        "category": "string", "description": "string|optional", "added": "datetime"},
+    }));
+    let products = database.create_resource(&config.unwrap()).await.unwrap();
+    (database, products)
+}
+
+fn id_of(n: usize) -> String {
+    format!("product-{n:08}")
+}
+
+fn product(n: usize) -> Record {
+    object(json!({
+        "id": id_of(n), "name": format!("Product number {n}"), "price": n as f64 / 100.0,
+        "stock": n % 1_000, "active": n.is_multiple_of(3), "category": "garden",
+        "added": "2026-11-21T06:04:39.466Z",
     }))
-    .unwrap();
-    let products = database.create_resource(&config).await.unwrap();
+}
+
+async fn database() {
+    let (cx, dir) = (context::system(), TempDir::new().unwrap());
+    let (database, products) = products(&in_files(dir.path())).await;
     for n in 0..RECORDS {
-        let record = object(json!({
-            "id": format!("product-{n:08}"), "name": format!("Product number {n}"), "price": n as f64 / 100.0,
-            "stock": n % 1_000, "active": n.is_multiple_of(3), "category": "garden",
-            "added": "2026-11-21T06:04:39.466Z",
-        }));
-        products.insert(record).await.unwrap();
+        products.insert(product(n)).await.unwrap();
     }
     let began = Instant::now();
     let (mut read, mut records) = (0, products.records(None).unwrap());
@@ -162,6 +197,16 @@ async fn database() {
     }
     assert_eq!(read, RECORDS);
     at_least("read records from a file database", read, began.elapsed(), "records", 25_000.0);
+    let began = Instant::now();
+    let listed = products.list().limit(PEER_RECORDS).records::<Record>().await.unwrap();
+    assert_eq!(listed.len(), PEER_RECORDS);
+    // s3db.js reads 288/s with its list and 1,150/s one by one.
+    at_least("list of 20,000 records (s3db.js: 288/s)", listed.len(), began.elapsed(), "records", 20_000.0);
+    let began = Instant::now();
+    for n in 0..PEER_RECORDS {
+        products.get::<Record>(&id_of(n)).await.unwrap();
+    }
+    at_least("   get, one by one (s3db.js: 1,150/s)", PEER_RECORDS, began.elapsed(), "records", 0.0);
 
     let source = TailSource::new(database, TailOptions::default());
     let log = open_log(&dir.path().join("state"));
@@ -193,6 +238,183 @@ impl Capture for LogWriter<'_> {
     async fn undecodable(&mut self, _: &str, id: &str, error: Error) {
         panic!("{id}: {error}");
     }
+}
+
+/// Inserts into files, on a file system in memory where there is one: a disk's says more about the disk. Beside it
+/// what a program gets that does nothing but write the two files of each object.
+async fn writes() {
+    const INSERTS: usize = 60_000;
+    let dir = in_memory();
+    let bare = bare_files(dir.path(), INSERTS);
+    let took = insert(&in_files(dir.path()), INSERTS).await;
+    // s3db.js writes 2,324/s, and four times that is the limit.
+    at_least(
+        "inserts into a file database, 50 writers (s3db.js: 2,324/s)",
+        INSERTS,
+        took,
+        "records",
+        9_296.0,
+    );
+    println!("   bare files, written by two threads: {bare:.0}/s");
+}
+
+async fn inserts() {
+    const INSERTS: usize = 400_000;
+    let took = insert("memory://inserts", INSERTS).await;
+    at_least("inserts into a memory database, 50 writers", INSERTS, took, "records", 100_000.0);
+}
+
+/// How long 50 writers take, each of which waits for its own insert.
+async fn insert(url: &str, count: usize) -> Duration {
+    let (_database, products) = products(url).await;
+    let records: Vec<Vec<Record>> =
+        (0..WRITERS).map(|writer| (writer..count).step_by(WRITERS).map(product).collect()).collect();
+    let began = Instant::now();
+    let tasks: Vec<_> = records
+        .into_iter()
+        .map(|mine| {
+            let products = products.clone();
+            tokio::spawn(async move {
+                for record in mine {
+                    products.insert(record).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    began.elapsed()
+}
+
+/// Objects a second, each a body and a sidecar that are written aside and renamed.
+fn bare_files(dir: &Path, count: usize) -> f64 {
+    let sidecar = [b'x'; 400];
+    let dir = dir.join("bare");
+    fs::create_dir(&dir).unwrap();
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for thread in 0..2 {
+            let dir = &dir;
+            scope.spawn(move || {
+                for n in (thread..count).step_by(2) {
+                    for (name, bytes) in [("body", &sidecar[..0]), ("meta", &sidecar[..])] {
+                        let aside = dir.join(format!("{n}.{name}.tmp"));
+                        fs::write(&aside, bytes).unwrap();
+                        fs::rename(&aside, dir.join(format!("{n}.{name}"))).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    count as f64 / began.elapsed().as_secs_f64()
+}
+
+// ---------------------------------------------------------------------------------------------------- outbox
+
+/// What capturing adds to an insert: 50 writers make 1,000 inserts a second, with and without it, in turn. The
+/// database is in memory where its own time is steady; the log is on the disk, and once in memory too: the
+/// difference is the disk's.
+async fn outbox() {
+    const LIMIT: f64 = 2.0;
+    println!("   the disk's own sync of 16 KB: {}", disk(&TempDir::new().unwrap()));
+    for (name, durability, dir) in [
+        ("fsync", Durability::Fsync, TempDir::new().unwrap()),
+        ("os", Durability::Os, TempDir::new().unwrap()),
+        ("log in memory", Durability::Fsync, in_memory()),
+    ] {
+        let (without, with) = captured(durability, dir.path()).await;
+        let added = with.1 - without.1;
+        let figure = format!("outbox, {name}: added to the p99 of an insert at 1,000/s");
+        print(&figure, format!("{added:.2} ms"), &format!("<= {LIMIT:.2} ms"), added <= LIMIT);
+        println!(
+            "   p50 {:.2} and {:.2} ms, p99 {:.2} and {:.2} ms without and with it",
+            without.0, with.0, without.1, with.1
+        );
+    }
+}
+
+/// Milliseconds of an insert without and with an outbox: median and 99th percentile.
+async fn captured(durability: Durability, state: &Path) -> ((f64, f64), (f64, f64)) {
+    const ROUNDS: usize = 5;
+    let files = in_memory();
+    let (plain, captured) = (files.path().join("plain"), files.path().join("captured"));
+    fs::create_dir(&plain).unwrap();
+    fs::create_dir(&captured).unwrap();
+    let (_plain, plain) = products(&in_files(&plain)).await;
+    let (database, captured) = products(&in_files(&captured)).await;
+    let mapping = Mapping::new(vec![Route::new("products", "products")]);
+    let replicator = Plugged::builder(state.join("state")).durability(durability);
+    let replicator = replicator.destination("null", mapping, Arc::new(Null)).build().unwrap();
+    database.use_plugin(replicator).await.unwrap();
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        without.extend(paced(&plain, round).await);
+        with.extend(paced(&captured, round).await);
+    }
+    database.close().await.unwrap();
+    (percentiles(without), percentiles(with))
+}
+
+fn percentiles(mut times: Vec<f64>) -> (f64, f64) {
+    times.sort_by(f64::total_cmp);
+    (times[times.len() / 2], times[times.len() * 99 / 100])
+}
+
+/// How long the disk takes to sync what was written over, a thousand times a second.
+fn disk(dir: &TempDir) -> String {
+    use std::os::unix::fs::FileExt;
+    let file = fs::File::create(dir.path().join("file")).unwrap();
+    file.write_all_at(&vec![0; 16 << 20], 0).unwrap();
+    file.sync_all().unwrap();
+    let times = (0..1_000_u64).map(|n| {
+        std::thread::sleep(Duration::from_millis(1));
+        file.write_all_at(&[n as u8; 16 << 10], n % 1_024 * (16 << 10)).unwrap();
+        let began = Instant::now();
+        file.sync_data().unwrap();
+        began.elapsed().as_secs_f64() * 1_000.0
+    });
+    let (p50, p99) = percentiles(times.collect());
+    format!("p50 {p50:.2} ms, p99 {p99:.2} ms")
+}
+
+/// Milliseconds of each insert of two seconds.
+async fn paced(products: &Resource, round: usize) -> Vec<f64> {
+    const EACH: usize = 40;
+    let pause = Duration::from_millis(1_000 * WRITERS as u64 / 1_000);
+    let began = Instant::now();
+    let tasks: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let products = products.clone();
+            tokio::spawn(async move {
+                let mut times = Vec::with_capacity(EACH);
+                for n in 0..EACH {
+                    let due = began + pause * n as u32 + Duration::from_millis(writer as u64);
+                    tokio::time::sleep_until(due.into()).await;
+                    let record = product((round * EACH + n) * WRITERS + writer);
+                    let sent = Instant::now();
+                    products.insert(record).await.unwrap();
+                    times.push(sent.elapsed().as_secs_f64() * 1_000.0);
+                }
+                times
+            })
+        })
+        .collect();
+    let mut times = Vec::new();
+    for task in tasks {
+        times.extend(task.await.unwrap());
+    }
+    times
+}
+
+// -------------------------------------------------------------------------------------------------------- S3
+
+/// Prints its own limits.
+fn s3() {
+    let measure = ["run", "--quiet", "--release", "--package", "s3rep-s3db", "--example", "measure_s3"];
+    let output = cargo().args(measure).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    print!("S3, against a server that answers at once: {}", String::from_utf8_lossy(&output.stdout));
 }
 
 // ------------------------------------------------------------------------------------------------------- log

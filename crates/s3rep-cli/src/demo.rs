@@ -84,27 +84,25 @@ async fn replicate(cx: &Context, config: &Config, dir: &Path) -> Result<(), Fail
 }
 
 async fn follow_along(cx: &Context, pipeline: &Pipeline, dir: &Path) -> Result<(), Failure> {
-    let mut events = pipeline.events();
     let snapshot = Instant::now();
-    wait_for_everything(pipeline, &mut events).await?;
+    wait_for_everything(pipeline).await?;
     report(pipeline, snapshot.elapsed()).await;
     output::line(&format!(
         "3. Another writer inserts, updates and deletes {CHANGES} records each, while s3rep runs:"
     ));
     let writing = Instant::now();
     change_database(cx, dir).await?;
-    wait_for_everything(pipeline, &mut events).await?;
+    wait_for_everything(pipeline).await?;
     report(pipeline, writing.elapsed()).await;
     Ok(())
 }
 
 /// Returns when a pass that began after the call has been made and every replicator has what it found.
-async fn wait_for_everything(
-    pipeline: &Pipeline,
-    events: &mut tokio::sync::broadcast::Receiver<s3rep::core::Event>,
-) -> Result<(), Failure> {
+async fn wait_for_everything(pipeline: &Pipeline) -> Result<(), Failure> {
     use s3rep::core::Event;
     use tokio::sync::broadcast::error::RecvError;
+    // Only passes that end from now on.
+    let mut events = pipeline.events();
     let _bars = progress::show(pipeline);
     let complete = async {
         // The first pass that ends may have begun before; the second one has not.

@@ -12,6 +12,7 @@
 //! - when the file itself is damaged, the error says so, and the next start moves it to `log.db.damaged-…`,
 //!   begins a new log with a new identity that keeps the replicators, and says so in its events.
 
+mod checkpoint;
 mod codec;
 mod durability;
 mod error;

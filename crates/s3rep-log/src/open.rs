@@ -167,10 +167,10 @@ fn prepare(db: &mut Db) -> Result<()> {
     for pragma in [
         "PRAGMA journal_mode = WAL",
         "PRAGMA synchronous = FULL",
-        // 16 MiB: above it, the write-ahead log is copied into the file and used again.
-        "PRAGMA wal_autocheckpoint = 2048",
+        // 64 MiB: above it, the writer copies the write-ahead log into the file by itself.
+        "PRAGMA wal_autocheckpoint = 8192",
         // What a burst left beyond it is given back.
-        "PRAGMA journal_size_limit = 33554432",
+        "PRAGMA journal_size_limit = 67108864",
         "PRAGMA cache_size = -16384",
         "PRAGMA temp_store = MEMORY",
     ] {

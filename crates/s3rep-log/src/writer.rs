@@ -10,6 +10,7 @@ use s3rep_core::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
+    checkpoint::Checkpointer,
     schema::{self, Counters},
     state::DamagedKeys,
     store::{Failure, Moves, Store},
@@ -20,6 +21,9 @@ use crate::{
 const QUEUE: usize = 1_024;
 /// A transaction takes no more work when it has this many bytes.
 const GROUP: usize = 8 << 20;
+
+/// What a transaction writes beside its entries: a page of each tree that it touches.
+const PAGES: usize = 24 << 10;
 
 /// A piece of work for the writer.
 pub(crate) enum Work {
@@ -87,8 +91,9 @@ impl Writer {
     /// Starts the thread. It keeps `lock` until everything is closed.
     pub(crate) fn start(store: Store, live: Arc<watch::Sender<Counters>>, lock: File) -> Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
+        let checkpointer = Checkpointer::start(&store.files)?;
         let run = move || {
-            work(store, &live, queue);
+            work(store, checkpointer, &live, queue);
             drop(lock);
         };
         let thread = thread::Builder::new().name("s3rep-log".to_owned()).spawn(run).map_err(|cause| {
@@ -122,7 +127,12 @@ impl Drop for Writer {
     }
 }
 
-fn work(mut store: Store, live: &watch::Sender<Counters>, mut queue: mpsc::Receiver<Job>) {
+fn work(
+    mut store: Store,
+    mut checkpointer: Checkpointer,
+    live: &watch::Sender<Counters>,
+    mut queue: mpsc::Receiver<Job>,
+) {
     while let Some(first) = queue.blocking_recv() {
         let mut weight = first.work.weight();
         let mut group = vec![first];
@@ -146,6 +156,7 @@ fn work(mut store: Store, live: &watch::Sender<Counters>, mut queue: mpsc::Recei
             Err(error) => reply(group, vec![Err(error)], &store, live),
         }
         index(&mut store);
+        checkpointer.after(&mut store.db, PAGES + weight);
     }
 }
 

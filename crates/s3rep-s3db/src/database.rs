@@ -307,11 +307,11 @@ impl Database {
     }
 
     /// Captures every write through this database and its clones in an outbox, from now on: see
-    /// [`Outbox`]. First the writes are resolved that an earlier process was cut off in.
+    /// [`Outbox`], which is returned. First the writes are resolved that an earlier process was cut off in.
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] when there is an outbox already.
-    pub async fn capture(&self, outbox: Outbox) -> Result<()> {
+    pub async fn capture(&self, outbox: Outbox) -> Result<Arc<Outbox>> {
         let already = || {
             Error::new(ErrorKind::AlreadyExists, "the database has an outbox already")
                 .with_context("database", self.location())
@@ -328,11 +328,12 @@ impl Database {
         if place.is_some() {
             return Err(already());
         }
-        *place = Some(Arc::new(outbox));
-        Ok(())
+        let outbox = Arc::new(outbox);
+        *place = Some(outbox.clone());
+        Ok(outbox)
     }
 
-    /// Ends [`Database::capture`]. Writes under way are settled.
+    /// Ends [`Database::capture`]. Writes under way still go through it: see [`Outbox::settled`].
     pub fn end_capture(&self) {
         *self.inner.outbox.write().unwrap_or_else(PoisonError::into_inner) = None;
     }

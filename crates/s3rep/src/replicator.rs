@@ -79,6 +79,8 @@ pub struct ReplicatorBuilder {
 struct Running {
     log: Arc<EmbeddedLog>,
     pipeline: Pipeline,
+    /// From the start on.
+    outbox: Option<Arc<Outbox>>,
     stop: CancellationToken,
     task: Option<JoinHandle<Result<RunReport>>>,
 }
@@ -113,10 +115,15 @@ impl Replicator {
     /// # Errors
     /// When a destination has stopped, or the replicator is not started.
     pub async fn caught_up(&self) -> Result<()> {
-        let (log, pipeline) = match &*self.running() {
-            Some(running) if running.task.is_some() => (running.log.clone(), running.pipeline.clone()),
+        let (log, pipeline, outbox) = match &*self.running() {
+            Some(running) if running.task.is_some() => {
+                (running.log.clone(), running.pipeline.clone(), running.outbox.clone())
+            }
             _ => return Err(not_started()),
         };
+        if let Some(outbox) = outbox {
+            outbox.settled().await;
+        }
         let cx = s3rep_engine::context::system();
         let end = log.extent(&cx).await?.last;
         loop {
@@ -240,7 +247,8 @@ impl Plugin for Replicator {
         for event in events {
             pipeline.emit(event);
         }
-        *self.running() = Some(Running { log, pipeline, stop: CancellationToken::new(), task: None });
+        let stop = CancellationToken::new();
+        *self.running() = Some(Running { log, pipeline, outbox: None, stop, task: None });
         Ok(())
     }
 
@@ -253,8 +261,9 @@ impl Plugin for Replicator {
     async fn start(&self, database: &Database) -> Result<()> {
         let (log, pipeline) = self.pipeline()?;
         let outbox = Outbox::open(database.context(), log, self.options.followed.clone()).await?;
-        database.capture(outbox).await?;
+        let outbox = database.capture(outbox).await?;
         if let Some(running) = &mut *self.running() {
+            running.outbox = Some(outbox);
             let stop = running.stop.clone();
             running.task = Some(tokio::spawn(async move { pipeline.follow(stop).await }));
         }
@@ -263,12 +272,13 @@ impl Plugin for Replicator {
 
     /// Ends the capture and lets the destinations take what is captured.
     async fn stop(&self, database: &Database) -> Result<()> {
-        let (stop, task) = match &mut *self.running() {
-            Some(running) => (running.stop.clone(), running.task.take()),
+        let (stop, task, outbox) = match &mut *self.running() {
+            Some(running) => (running.stop.clone(), running.task.take(), running.outbox.take()),
             None => return Ok(()),
         };
-        if task.is_some() {
+        if let Some(outbox) = outbox {
             database.end_capture();
+            outbox.settled().await;
         }
         stop.cancel();
         match task {

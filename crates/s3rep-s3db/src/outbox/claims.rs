@@ -1,7 +1,7 @@
 //! Who may say what became of a record: its writer, or a pass over the database.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -21,8 +21,10 @@ pub(super) struct Claims {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Records whose writers have not settled yet.
-    writing: HashSet<Key>,
+    /// Records whose writers have not settled yet, with their numbers.
+    writing: HashMap<Key, u64>,
+    /// The number of the last writer.
+    last: u64,
     /// Records whose writers were cut off: what became of them is to be looked up.
     unresolved: HashSet<Key>,
     /// Records in the page that a pass is handing over at this moment.
@@ -43,7 +45,9 @@ impl Claims {
             {
                 let mut state = self.state();
                 if !state.in_page.contains(key) {
-                    state.writing.insert(key.clone());
+                    state.last += 1;
+                    let number = state.last;
+                    state.writing.insert(key.clone(), number);
                     return;
                 }
             }
@@ -84,6 +88,18 @@ impl Claims {
         self.state().unresolved.iter().cloned().collect()
     }
 
+    /// Waits for the writers that there are now. Cancel-safe.
+    pub(super) async fn settled(&self) {
+        let last = self.state().last;
+        loop {
+            let write_done = self.write_done.notified();
+            if self.state().writing.values().all(|number| *number > last) {
+                return;
+            }
+            write_done.await;
+        }
+    }
+
     /// A pass begins: it reads what it will hand over later.
     pub(super) fn begin_pass(&self) {
         self.state().settled = Some(HashSet::new());
@@ -103,7 +119,7 @@ impl Claims {
             {
                 let state = self.state();
                 let is_settled = |key| state.settled.as_ref().is_some_and(|settled| settled.contains(key));
-                if !rows.iter().any(|key| state.writing.contains(key) && !is_settled(key)) {
+                if !rows.iter().any(|key| state.writing.contains_key(key) && !is_settled(key)) {
                     return self.claim_free(state, keys);
                 }
             }
@@ -114,7 +130,7 @@ impl Claims {
     fn claim_free(&self, mut state: MutexGuard<'_, State>, keys: &HashSet<Key>) -> PageClaim<'_> {
         let unresolved = keys.iter().filter(|key| state.unresolved.contains(*key)).cloned().collect();
         let is_taken = |key: &Key| {
-            state.writing.contains(key)
+            state.writing.contains_key(key)
                 || state.unresolved.contains(key)
                 || state.settled.as_ref().is_some_and(|settled| settled.contains(key))
         };

@@ -51,8 +51,8 @@ impl Followed {
 
 /// The outbox of a database: see [`Database::capture`](crate::Database::capture).
 ///
-/// A write costs two appends to the log; those of concurrent writers share their syncs to the device. What
-/// "durable" means is the log's option.
+/// A write waits for one append to the log, of its intent, and is followed by another one; those of concurrent
+/// writers share their syncs to the device. What "durable" means is the log's option.
 pub struct Outbox {
     log: Arc<dyn ChangeLog>,
     followed: Followed,
@@ -85,6 +85,11 @@ impl Outbox {
         self.claims.all_unresolved().len()
     }
 
+    /// Waits until the changes of all writes that were made before the call are in the log. Cancel-safe.
+    pub async fn settled(&self) {
+        self.claims.settled().await;
+    }
+
     /// An intent as it was written down.
     async fn intent(&self, cx: &Context, key: &Key) -> Result<Option<Intent>> {
         let value = self.log.get(cx, SPACE, &intent::state_key(key)).await?;
@@ -100,25 +105,25 @@ impl Outbox {
     /// # Errors
     /// When the log cannot be written: nothing may be written then.
     pub(crate) async fn intend(
-        &self,
+        self: Arc<Self>,
         cx: &Context,
         key: Key,
         operation: Operation,
         found: Found,
-    ) -> Result<OpenIntent<'_>> {
+    ) -> Result<OpenIntent> {
         self.claims.claim(&key).await;
         let mut open = OpenIntent { outbox: self, key, intent: None };
         let (resource, id) = &open.key;
-        let previous = remembered::last_change(cx, &*self.log, resource, id).await?;
-        let token = cx.random().to_le_bytes();
-        let change = ChangeId::derive(resource, id, operation, &token, previous);
+        // Nobody else has seen this change: its id need not be found again.
+        let token = [cx.random().to_le_bytes(), cx.random().to_le_bytes()].concat();
+        let change = ChangeId::derive(resource, id, operation, &token, None);
         let undecodable = found == Found::Undecodable;
         let intent = Intent { change, operation, before: found.record(), undecodable, timestamp: cx.now() };
         let write = intent.write(&open.key)?;
         cx.failpoint("s3db.intend")?;
         // From here on it may be in the log, also when this future is dropped.
         open.intent = Some(intent);
-        if let Err(error) = self.log.append(cx, &[], &[write]).await {
+        if let Err(error) = open.outbox.log.append(cx, &[], &[write]).await {
             open.intent = None;
             return Err(error);
         }
@@ -164,14 +169,14 @@ impl Drop for Pass<'_> {
 }
 
 /// A write between its intent and its settlement. Dropped before that, it is resolved later.
-pub(crate) struct OpenIntent<'a> {
-    outbox: &'a Outbox,
+pub(crate) struct OpenIntent {
+    outbox: Arc<Outbox>,
     key: Key,
     /// `None` when there is nothing to resolve.
     intent: Option<Intent>,
 }
 
-impl OpenIntent<'_> {
+impl OpenIntent {
     /// The write is made, and this is the record now (`None`: deleted).
     ///
     /// A log that cannot be written does not undo the write: the intent stays open.
@@ -195,7 +200,7 @@ impl OpenIntent<'_> {
     }
 }
 
-impl Drop for OpenIntent<'_> {
+impl Drop for OpenIntent {
     fn drop(&mut self) {
         match self.intent.take() {
             Some(_) => self.outbox.claims.cut_off(&self.key),

@@ -6,7 +6,7 @@ use futures::{StreamExt, future::try_join_all, stream};
 use s3rep_core::{Error, ErrorKind, Operation, Record, Result, Scope};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use super::Resource;
 use crate::{
@@ -38,13 +38,44 @@ fn is_refusal(error: &Error) -> bool {
     matches!(error.kind(), AlreadyExists | InvalidValue | PermissionDenied | TooLarge | Unauthenticated)
 }
 
-/// Runs a write that is captured to its end, also when nobody waits for it any more: a request that is under way
-/// cannot be called back, and what comes of it has to be told.
+/// A write that is made, and whose change is not in the log yet. Its intent is.
+struct Unsettled {
+    resource: Resource,
+    intent: OpenIntent,
+    after: Option<Arc<Record>>,
+    _in_line: OwnedMutexGuard<()>,
+}
+
+impl Unsettled {
+    async fn settle(self) {
+        let version = self.resource.schema().version.clone();
+        self.intent.settle(self.resource.cx(), self.after, version).await;
+    }
+}
+
+/// Runs a write. One that is captured runs to its end, also when nobody waits for it any more: a request that is
+/// under way cannot be called back, and what comes of it has to be told. Its caller waits no longer than until it
+/// cannot be lost.
 async fn to_its_end<T: Send + 'static>(
     is_captured: bool,
-    work: impl Future<Output = Result<T>> + Send + 'static,
+    work: impl Future<Output = Result<(T, Option<Unsettled>)>> + Send + 'static,
 ) -> Result<T> {
-    if is_captured { tokio::spawn(work).await.map_err(crate::store::panicked)? } else { work.await }
+    if !is_captured {
+        return work.await.map(|(outcome, _)| outcome);
+    }
+    let (told, outcome) = oneshot::channel();
+    tokio::spawn(async move {
+        let (outcome, unsettled) = match work.await {
+            Ok((outcome, unsettled)) => (Ok(outcome), unsettled),
+            Err(error) => (Err(error), None),
+        };
+        // Nobody waits when the caller was cancelled.
+        let _ = told.send(outcome);
+        if let Some(unsettled) = unsettled {
+            unsettled.settle().await;
+        }
+    });
+    outcome.await.unwrap_or_else(|_| Err(crate::store::stopped()))
 }
 
 impl Resource {
@@ -261,23 +292,23 @@ impl Resource {
         let (resource, outbox) = (self.clone(), self.outbox());
         let is_captured = outbox.is_some();
         let work = async move {
-            let (cx, Write { operation, id, key, found, in_line: _in_line }) = (resource.cx(), write);
+            let (cx, Write { operation, id, key, found, in_line }) = (resource.cx(), write);
             let before = found.record();
             let kind = if found == Found::Absent { Operation::Insert } else { Operation::Update };
-            let intent = resource.intend(outbox.as_deref(), &id, kind, found).await?;
+            let intent = resource.intend(outbox, &id, kind, found).await?;
             if let Err(error) = resource.database.store.put(cx, &key, &encoded.object, condition).await {
                 return Err(resource.not_stored(error, operation, &id, intent).await);
             }
             cx.failpoint("s3db.stored")?;
             resource.refer(operation, &id, &old, &new).await?;
             let record = Arc::new(encoded.record);
-            resource.settle(intent, Some(record.clone())).await;
             let (name, at) = (resource.schema().name.clone(), cx.now());
             resource.database.observers.tell(|| match kind {
                 Operation::Insert => DatabaseEvent::Inserted { resource: name, record: record.clone(), at },
                 _ => DatabaseEvent::Updated { resource: name, before, after: record.clone(), at },
             });
-            Ok(record)
+            let unsettled = resource.unsettled(intent, Some(record.clone()), in_line);
+            Ok((record, unsettled))
         };
         to_its_end(is_captured, work).await
     }
@@ -287,17 +318,16 @@ impl Resource {
         let (resource, outbox) = (self.clone(), self.outbox());
         let is_captured = outbox.is_some();
         let work = async move {
-            let (cx, Write { operation, id, key, found, in_line: _in_line }) = (resource.cx(), write);
+            let (cx, Write { operation, id, key, found, in_line }) = (resource.cx(), write);
             let before = found.record();
-            let intent = resource.intend(outbox.as_deref(), &id, Operation::Delete, found).await?;
+            let intent = resource.intend(outbox, &id, Operation::Delete, found).await?;
             let deleted = resource.database.store.delete(cx, &key).await;
             deleted.map_err(|error| resource.about(error, operation, &id))?;
             cx.failpoint("s3db.stored")?;
             resource.refer(operation, &id, &references, &[]).await?;
-            resource.settle(intent, None).await;
             let (name, at) = (resource.schema().name.clone(), cx.now());
             resource.database.observers.tell(|| DatabaseEvent::Deleted { resource: name, id, before, at });
-            Ok(())
+            Ok(((), resource.unsettled(intent, None, in_line)))
         };
         to_its_end(is_captured, work).await
     }
@@ -308,7 +338,7 @@ impl Resource {
         error: Error,
         operation: &'static str,
         id: &str,
-        intent: Option<OpenIntent<'_>>,
+        intent: Option<OpenIntent>,
     ) -> Error {
         if let Some(intent) = intent
             && is_refusal(&error)
@@ -332,23 +362,27 @@ impl Resource {
         outbox.followed().has(self.name(), self.created_by.as_deref()).then_some(outbox)
     }
 
-    async fn intend<'a>(
+    async fn intend(
         &self,
-        outbox: Option<&'a Outbox>,
+        outbox: Option<Arc<Outbox>>,
         id: &str,
         operation: Operation,
         found: Found,
-    ) -> Result<Option<OpenIntent<'a>>> {
+    ) -> Result<Option<OpenIntent>> {
         let Some(outbox) = outbox else { return Ok(None) };
         let key = (self.schema().name.clone(), id.into());
         let intent = outbox.intend(self.cx(), key, operation, found).await;
         intent.map(Some).map_err(|error| self.about(error, "capture", id))
     }
 
-    async fn settle(&self, intent: Option<OpenIntent<'_>>, after: Option<Arc<Record>>) {
-        if let Some(intent) = intent {
-            intent.settle(self.cx(), after, self.schema().version.clone()).await;
-        }
+    fn unsettled(
+        &self,
+        intent: Option<OpenIntent>,
+        after: Option<Arc<Record>>,
+        in_line: OwnedMutexGuard<()>,
+    ) -> Option<Unsettled> {
+        let resource = self.clone();
+        intent.map(|intent| Unsettled { resource, intent, after, _in_line: in_line })
     }
 
     /// Looks up what became of an earlier write of the record that was cut off.

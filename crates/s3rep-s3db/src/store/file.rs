@@ -169,6 +169,6 @@ pub(crate) fn panicked(_: tokio::task::JoinError) -> Error {
     stopped()
 }
 
-fn stopped() -> Error {
+pub(crate) fn stopped() -> Error {
     Error::new(ErrorKind::Cancelled, "file work was stopped: the process is shutting down").temporary()
 }

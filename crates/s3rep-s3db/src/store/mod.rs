@@ -13,7 +13,7 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use bytes::Bytes;
 pub use file::{FileOptions, FileStore};
-pub(crate) use file::{blocking, panicked};
+pub(crate) use file::{blocking, panicked, stopped};
 pub use memory::MemoryStore;
 #[cfg(feature = "s3")]
 pub use s3::{S3Options, S3Store};

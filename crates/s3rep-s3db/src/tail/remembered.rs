@@ -95,17 +95,6 @@ impl<'a> Remembered<'a> {
     }
 }
 
-/// The last change captured of a record, if it is remembered.
-pub(crate) async fn last_change(
-    cx: &Context,
-    state: &dyn SourceState,
-    resource: &str,
-    id: &str,
-) -> Result<Option<ChangeId>> {
-    let value = state.get(cx, &space(resource), id).await?;
-    value.map(|value| Ok(Remembered::read(&value)?.change)).transpose()
-}
-
 /// The record as the log has told of it last, if it is remembered and not gone.
 pub(crate) async fn record(
     cx: &Context,
