@@ -1,10 +1,10 @@
 //! The program beside a database on a real server that speaks S3, from the first record to `kill -9`.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{collections::BTreeMap, fmt::Write, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write};
 
-use libtest_mimic::{Arguments, Failed, Trial};
-use s3rep_testkit::server::{Missing, S3Server, moto, radosgw};
+use libtest_mimic::{Arguments, Trial};
+use s3rep_testkit::server::start_s3;
 use s3rep_tests::{Place, destinations};
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     // Listing the tests needs no server.
-    let servers = if arguments.list { Vec::new() } else { runtime.block_on(start()) };
+    let servers = if arguments.list { Vec::new() } else { runtime.block_on(start_s3(BUCKET)) };
     let cases: [(&str, Case); 3] = [
         ("a_bucket_is_followed_into_sqlite_and_another_bucket", follows),
         ("killed_at_every_place_it_goes_on", killed),
@@ -38,13 +38,7 @@ fn main() {
                         Ok(())
                     })
                 }
-                Err(missing) if missing.is_required() => {
-                    let reason = missing.to_string();
-                    Trial::test(title, move || Err(Failed::from(reason)))
-                }
-                Err(missing) => {
-                    Trial::test(format!("{title} (ignored: {missing})"), || Ok(())).with_ignored_flag(true)
-                }
+                Err(missing) => missing.trial(&title),
             });
         }
     }
@@ -52,17 +46,6 @@ fn main() {
     // `exit` runs no destructor: servers end here.
     drop(servers);
     conclusion.exit();
-}
-
-async fn start() -> Vec<(&'static str, Result<Arc<S3Server>, Missing>)> {
-    let (moto, radosgw) = tokio::join!(moto::start(), radosgw::start());
-    let servers = vec![("moto", moto.map(Arc::new)), ("radosgw", radosgw.map(Arc::new))];
-    for (_, server) in &servers {
-        if let Ok(server) = server {
-            server.create_bucket(BUCKET).await;
-        }
-    }
-    servers
 }
 
 fn url(place: &Place) -> String {

@@ -8,7 +8,8 @@ pub(crate) fn did_you_mean(given: &str, known: &[&str]) -> String {
     }
 }
 
-fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
+/// The one of `known` that is near enough to be meant.
+pub(crate) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
     // Longer than any word known here; the distance takes quadratic time.
     if given.len() > 64 {
         return None;

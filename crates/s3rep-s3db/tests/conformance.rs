@@ -10,7 +10,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 use breakable::Breakable;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Arguments;
 use s3rep_core::{Capability, DriverConfig, Sink, Table};
 use s3rep_s3db::{
     Database, DatabaseOptions, FileOptions, FileStore, MemoryStore, ObjectStore, ResourceConfig, S3dbConfig,
@@ -134,14 +134,7 @@ fn main() {
             let kind = Kind::S3 { server: server.clone(), places: AtomicU64::new(0) };
             trials.extend(suite("s3db-s3", S3db { kind, schema_sync: true }));
         }
-        Some(Err(missing)) if missing.is_required() => {
-            let reason = missing.to_string();
-            trials.push(Trial::test("s3db-s3", move || Err(Failed::from(reason))));
-        }
-        Some(Err(missing)) => {
-            let title = format!("s3db-s3 (ignored: {missing})");
-            trials.push(Trial::test(title, || Ok(())).with_ignored_flag(true));
-        }
+        Some(Err(missing)) => trials.push(missing.trial("s3db-s3")),
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     // `exit` runs no destructor: the server ends here.

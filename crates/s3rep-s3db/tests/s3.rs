@@ -19,7 +19,7 @@ mod setup;
 use std::{future::Future, panic, pin::Pin, sync::Arc};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use s3rep_testkit::server::{Missing, S3Server, moto, radosgw};
+use s3rep_testkit::server::start_s3;
 use setup::Bench;
 use tokio::runtime::Runtime;
 
@@ -114,7 +114,7 @@ fn main() {
     let mut trials: Vec<Trial> =
         on_fakes().into_iter().map(|(name, case)| trial(format!("fake/{name}"), &runtime, case)).collect();
     // Listing the tests needs no server.
-    let servers = if arguments.list { Vec::new() } else { runtime.block_on(start()) };
+    let servers = if arguments.list { Vec::new() } else { runtime.block_on(start_s3(setup::BUCKET)) };
     for (name, server) in &servers {
         for (case, run) in on_servers() {
             let title = format!("{name}/{case}");
@@ -128,13 +128,7 @@ fn main() {
                     let bench = Bench::new(server.clone(), case);
                     trial(title, &runtime, move || run(bench))
                 }
-                Err(missing) if missing.is_required() => {
-                    let reason = missing.to_string();
-                    Trial::test(title, move || Err(Failed::from(reason)))
-                }
-                Err(missing) => {
-                    Trial::test(format!("{title} (ignored: {missing})"), || Ok(())).with_ignored_flag(true)
-                }
+                Err(missing) => missing.trial(&title),
             });
         }
     }
@@ -142,18 +136,6 @@ fn main() {
     // `exit` runs no destructor: servers end here.
     drop(servers);
     conclusion.exit();
-}
-
-async fn start() -> Vec<(&'static str, Result<Arc<S3Server>, Missing>)> {
-    let (moto, radosgw) = tokio::join!(tokio::spawn(moto::start()), tokio::spawn(radosgw::start()));
-    let mut servers =
-        vec![("moto", moto.unwrap().map(Arc::new)), ("radosgw", radosgw.unwrap().map(Arc::new))];
-    for (_, server) in &mut servers {
-        if let Ok(running) = server {
-            running.create_bucket(setup::BUCKET).await;
-        }
-    }
-    servers
 }
 
 fn trial<F>(title: String, runtime: &Arc<Runtime>, case: impl FnOnce() -> F + Send + 'static) -> Trial

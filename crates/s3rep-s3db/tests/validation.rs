@@ -79,7 +79,7 @@ async fn every_problem_of_a_definition_is_named_with_what_was_meant() {
     let wrong = config(json!({"name": "r", "attributes": {
         "a": "strnig", "b": {"c": "text", "d": {"e": "nmber|optional"}}, "f": "string|requird", "g": "array|items:strin",
         "h": {"type": "datetme"}, "i": 7, "j": "string|pattern:(", "k": "boolean|maxlenght:5", "l": "bool",
-        "m": {"type": "enum"},
+        "m": {"type": "enum"}, "n": {"type": "string", "maxlenght": 5, "label": "L"},
     }, "partitions": {"p": {"fields": {"x": "string"}}}}));
     let error = database.create_resource(&wrong).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
@@ -96,10 +96,12 @@ async fn every_problem_of_a_definition_is_named_with_what_was_meant() {
         "'k' has the modifier 'maxlenght', which is none: did you mean 'maxlength'?",
         "'l' has the type 'bool', which s3db.js 21 does not take: did you mean 'boolean'?",
         "'m': write an enum as",
+        "'n' has the modifier 'maxlenght', which is none: did you mean 'maxlength'?",
         "the field 'x', which is no attribute",
     ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
+    assert!(!text.contains("'label'"), "{text}");
     assert_eq!(database.resources(), [""; 0]);
     let good = config(
         json!({"name": "r", "attributes": {"a": "string|required|maxlength:5|minlength:1|", "b": "embedding:3|optional",

@@ -359,10 +359,12 @@ fn parse_json(text: &str) -> Option<Value> {
     if text.starts_with(['{', '[']) { serde_json::from_str(text).ok().map(tidy) } else { None }
 }
 
-/// Integral doubles become integers at any depth.
+/// Numbers as [`js::number`] has them, at any depth.
 pub(super) fn tidy(value: Value) -> Value {
     match value {
-        Value::Number(n) if n.is_f64() => n.as_f64().map_or(Value::Null, js::number),
+        Value::Number(n) if n.is_f64() || js::is_printed_double(&n) => {
+            n.as_f64().map_or(Value::Null, js::number)
+        }
         Value::Array(items) => Value::Array(items.into_iter().map(tidy).collect()),
         Value::Object(members) => {
             Value::Object(members.into_iter().map(|(name, value)| (name, tidy(value))).collect())

@@ -47,6 +47,12 @@ pub(super) fn exact(n: &Number) -> Option<f64> {
     same.then_some(double)
 }
 
+/// Whether an integer above 2^53 is what JavaScript prints of a double: its digits beyond the seventeenth are
+/// zeros that the double does not have. Any other integer of that size is not JavaScript's, and stays.
+pub(super) fn is_printed_double(n: &Number) -> bool {
+    n.as_f64().is_some_and(|double| double.abs() > SAFE && number_text(double) == n.to_string())
+}
+
 /// Whether every number of the value is one that JavaScript holds, and the value is not nested too deeply.
 pub(super) fn holds(value: &Value, depth: usize) -> bool {
     match value {
@@ -260,6 +266,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn integers_that_javascript_printed_are_doubles() {
+        let is_printed = |text: &str| is_printed_double(&text.parse().unwrap());
+        // the double is 123456789012345677
+        assert!(is_printed("123456789012345680") && is_printed("9007199254740994"));
+        assert!(!is_printed("123456789012345677") && !is_printed("9007199254740993"));
+        assert!(!is_printed("9007199254740992") && !is_printed("5"));
+    }
 
     #[test]
     fn numbers_print_as_javascript_prints_them() {

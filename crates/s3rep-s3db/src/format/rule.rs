@@ -4,7 +4,7 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::js;
-use crate::suggest::did_you_mean;
+use crate::suggest::{did_you_mean, nearest};
 
 /// The type that a value is checked against.
 #[derive(Clone, Debug)]
@@ -230,6 +230,7 @@ fn check_definition(path: &str, definition: &Value, problems: &mut Vec<String>, 
         Value::Object(members) if members.get("type").is_some_and(Value::is_string) => {
             let name = members.get("type").and_then(Value::as_str).unwrap_or_default();
             check_modifiers(path, name, problems);
+            check_members(path, members, problems);
             let name = name.split('|').next().unwrap_or_default();
             check_rule(path, name, &Rule::of_form(members), false, problems);
         }
@@ -368,6 +369,20 @@ fn check_modifiers(path: &str, definition: &str, problems: &mut Vec<String>) {
     for word in words.filter(|word| !word.is_empty() && !MODIFIERS.contains(word)) {
         let meant = did_you_mean(word, &MODIFIERS);
         problems.push(format!("attribute '{path}' has the modifier '{word}', which is none: {meant}"));
+    }
+}
+
+/// The object form may carry what is somebody else's; what nearly is a modifier is taken for a misspelled one.
+fn check_members(path: &str, members: &Map<String, Value>, problems: &mut Vec<String>) {
+    // Short words are near to too many others.
+    let misspelled =
+        |word: &&String| word.len() > 3 && *word != "type" && !MODIFIERS.contains(&word.as_str());
+    for word in members.keys().filter(misspelled) {
+        if let Some(meant) = nearest(word, &MODIFIERS) {
+            problems.push(format!(
+                "attribute '{path}' has the modifier '{word}', which is none: did you mean '{meant}'?"
+            ));
+        }
     }
 }
 

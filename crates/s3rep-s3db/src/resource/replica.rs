@@ -88,7 +88,7 @@ impl Replica {
         let mut found = Vec::with_capacity(ids.len());
         for (id, key) in ids.iter().zip(keys) {
             found.push(match key.and_then(|_| objects.next().unwrap_or(Ok(None))) {
-                Ok(Some(object)) => self.there(cx, id, object).await.map(Some),
+                Ok(Some(object)) => self.there(id, object).await.map(Some),
                 Ok(None) => Ok(None),
                 Err(error) => Err(error),
             });
@@ -96,7 +96,7 @@ impl Replica {
         found
     }
 
-    async fn there(&self, cx: &Context, id: &str, object: StoredObject) -> Result<There> {
+    async fn there(&self, id: &str, object: StoredObject) -> Result<There> {
         let version = self.resource.format.version();
         let is_current = object.metadata.iter().any(|(name, value)| name == "_v" && value == version);
         let (glance, name) = (self.glance.clone(), Arc::<str>::from(id));
@@ -104,27 +104,12 @@ impl Replica {
         let slow = self.resource.slow && Arc::ptr_eq(&self.glance, &self.resource.format);
         let decoded = if slow { crate::store::blocking(decode).await } else { decode() };
         let Ok(record) = decoded else {
-            let references = self.find_references(cx, id).await?;
+            let references = self.resource.find_references(id).await?;
             return Ok(There { record: None, is_current, references });
         };
         // One whose values make no key has no references.
         let references = self.resource.format.partition_keys(id, &record).unwrap_or_default();
         Ok(There { record: Some(record), is_current, references })
-    }
-
-    /// Looks for the references of a record that says nothing about them.
-    async fn find_references(&self, cx: &Context, id: &str) -> Result<Vec<String>> {
-        let mut references = Vec::new();
-        let end = format!("/id={id}");
-        let prefix = format!("resource={}/partition=", self.resource.name());
-        let mut listing = self.resource.store().list(&prefix, None)?;
-        loop {
-            let page = listing.page(cx, 8192).await?;
-            if page.is_empty() {
-                return Ok(references);
-            }
-            references.extend(page.into_iter().map(|meta| meta.key).filter(|key| key.ends_with(&end)));
-        }
     }
 
     /// Writes a record over what is there. One that is there as it should be is not written again. Its references

@@ -488,7 +488,8 @@ impl Resource {
         self.refer("resolve", id, &old, &keys(current)).await
     }
 
-    async fn find_references(&self, id: &str) -> Result<Vec<String>> {
+    /// Looks for the references of a record that says nothing about them.
+    pub(super) async fn find_references(&self, id: &str) -> Result<Vec<String>> {
         let mut references = Vec::new();
         if self.format.partitions().is_empty() {
             return Ok(references);

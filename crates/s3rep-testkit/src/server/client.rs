@@ -1,11 +1,28 @@
 //! The vendor's own client, for what s3rep does not do.
 
+use std::sync::Arc;
+
 use aws_sdk_s3::{
     Client,
     config::{BehaviorVersion, Builder, Credentials, Region},
 };
 
-use super::S3Server;
+use super::{Missing, S3Server, moto, radosgw};
+
+/// One server that speaks S3 of each kind, by name, with a bucket.
+///
+/// # Panics
+/// When the bucket cannot be made.
+pub async fn start_s3(bucket: &str) -> Vec<(&'static str, Result<Arc<S3Server>, Missing>)> {
+    let (moto, radosgw) = tokio::join!(moto::start(), radosgw::start());
+    let servers = vec![("moto", moto.map(Arc::new)), ("radosgw", radosgw.map(Arc::new))];
+    for (_, server) in &servers {
+        if let Ok(server) = server {
+            server.create_bucket(bucket).await;
+        }
+    }
+    servers
+}
 
 impl S3Server {
     /// A client of the server.

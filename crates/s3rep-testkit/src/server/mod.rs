@@ -18,6 +18,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "s3")]
+pub use client::start_s3;
+use libtest_mimic::{Failed, Trial};
 use process::Process;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -88,6 +91,15 @@ impl Missing {
     /// Whether `S3REP_REQUIRE` says that this server must be there.
     pub fn is_required(&self) -> bool {
         is_required(self.name)
+    }
+
+    /// A test in place of one that needs the server: ignored with the reason, or failed where it is required.
+    pub fn trial(&self, title: &str) -> Trial {
+        if self.is_required() {
+            let reason = self.to_string();
+            return Trial::test(title, move || Err(Failed::from(reason)));
+        }
+        Trial::test(format!("{title} (ignored: {self})"), || Ok(())).with_ignored_flag(true)
     }
 }
 
