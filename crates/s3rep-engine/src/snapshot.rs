@@ -108,6 +108,12 @@ pub(crate) async fn skipped(cx: &Context, log: &dyn ChangeLog, replicator: &str)
     Ok(value.and_then(|value| serde_json::from_slice(&value).ok()).map(Seq))
 }
 
+/// Forgets [`skipped`].
+pub(crate) async fn forget_skipped(cx: &Context, log: &dyn ChangeLog, replicator: &str) -> Result<()> {
+    let write = StateWrite { space: SKIPPED.to_owned(), key: replicator.to_owned(), value: None };
+    log.append(cx, &[], &[write]).await.map(drop)
+}
+
 /// Remembers the routes of a replicator, and asks for the records of those that it did not have before.
 /// A replicator without a memory has just begun: what it gets is everything.
 pub(crate) async fn remember_routes(

@@ -23,6 +23,10 @@ const DUE: usize = 32 << 20;
 const COPY: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 
 /// A thread with a connection of its own that copies while the writer goes on.
+///
+/// SQLite before 3.51.3 may lose frames when a second connection begins to copy a write-ahead log that is copied
+/// already and begun anew at that moment (sqlite.org/wal.html#walresetbug). Here the thread begins only when
+/// something was committed since the last copy, and the writer copies nothing before the thread is done.
 pub(crate) struct Checkpointer {
     wake: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -46,17 +50,28 @@ impl Checkpointer {
         Ok(Self { wake: Some(wake), thread: Some(thread), copied, is_copying: false, written: 0 })
     }
 
-    /// To be called between two transactions of the writer; `bytes` is about what the last one wrote.
+    /// To be called between two transactions of the writer; `bytes` is about what was committed since.
     pub(crate) fn after(&mut self, db: &mut Db, bytes: usize) {
         self.written += bytes;
-        if self.copied.swap(false, Ordering::Acquire) {
+        let has_thread = self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
+        if self.is_copying && has_thread && !self.copied.swap(false, Ordering::Acquire) {
+            return;
+        }
+        if self.is_copying {
             // What came meanwhile is little. With nothing left to copy, the next commit begins at the start of
             // the write-ahead log.
-            (self.is_copying, self.written) = (false, 0);
-            checkpoint(db);
-        } else if self.written >= DUE && !self.is_copying {
-            self.is_copying = self.wake.as_ref().is_some_and(|wake| wake.try_send(()).is_ok());
+            self.finish(db);
+        } else if self.written >= DUE {
+            self.is_copying = has_thread && self.wake.as_ref().is_some_and(|wake| wake.try_send(()).is_ok());
+            if !self.is_copying {
+                self.finish(db);
+            }
         }
+    }
+
+    fn finish(&mut self, db: &mut Db) {
+        checkpoint(db);
+        (self.is_copying, self.written) = (false, 0);
     }
 }
 
@@ -76,7 +91,8 @@ fn copy(mut db: Db, woken: &Receiver<()>, done: &AtomicBool) {
     }
 }
 
-/// A failure is the writer's to report: it copies by itself when the write-ahead log grows too long.
+/// After a failure the write-ahead log grows until the next time; a disk that is full is the next commit's to
+/// report.
 fn checkpoint(db: &mut Db) {
     if let Err(error) = db.once(COPY) {
         tracing::debug!(error = %error.report(), "the write-ahead log cannot be copied now");

@@ -167,8 +167,8 @@ fn prepare(db: &mut Db) -> Result<()> {
     for pragma in [
         "PRAGMA journal_mode = WAL",
         "PRAGMA synchronous = FULL",
-        // 64 MiB: above it, the writer copies the write-ahead log into the file by itself.
-        "PRAGMA wal_autocheckpoint = 8192",
+        // The checkpointer says when.
+        "PRAGMA wal_autocheckpoint = 0",
         // What a burst left beyond it is given back.
         "PRAGMA journal_size_limit = 67108864",
         "PRAGMA cache_size = -16384",

@@ -22,6 +22,8 @@ const QUEUE: usize = 1_024;
 /// A transaction takes no more work when it has this many bytes.
 const GROUP: usize = 8 << 20;
 
+/// What a small piece of work writes, about.
+const SMALL: usize = 1_024;
 /// What a transaction writes beside its entries: a page of each tree that it touches.
 const PAGES: usize = 24 << 10;
 
@@ -54,10 +56,13 @@ struct Job {
 impl Work {
     fn weight(&self) -> usize {
         match self {
-            Self::Append { changes, .. } => changes.iter().map(Vec::len).sum(),
+            Self::Append { changes, state } => {
+                let of_state = |write: &StateWrite| write.value.as_ref().map_or(0, Vec::len) + SMALL;
+                changes.iter().map(Vec::len).sum::<usize>() + state.iter().map(of_state).sum::<usize>()
+            }
             // A step of trimming writes about this much; two of them never share a transaction.
             Self::Trim { .. } => GROUP,
-            _ => 1_024,
+            _ => SMALL,
         }
     }
 
@@ -141,14 +146,22 @@ fn work(
             weight += next.work.weight();
             group.push(next);
         }
+        let mut written = 0;
         match transact(&mut store, &group) {
-            Ok(done) => reply(group, done, &store, live),
+            Ok(done) => {
+                written = PAGES + weight;
+                reply(group, done, &store, live);
+            }
             // One large piece of work may be what does not fit on the disk: the others get their own chance.
             Err(_) if group.len() > 1 => {
                 for job in group {
+                    let weight = job.work.weight();
                     let group = vec![job];
                     match transact(&mut store, &group) {
-                        Ok(done) => reply(group, done, &store, live),
+                        Ok(done) => {
+                            written += PAGES + weight;
+                            reply(group, done, &store, live);
+                        }
                         Err(error) => reply(group, vec![Err(error)], &store, live),
                     }
                 }
@@ -156,7 +169,7 @@ fn work(
             Err(error) => reply(group, vec![Err(error)], &store, live),
         }
         index(&mut store);
-        checkpointer.after(&mut store.db, PAGES + weight);
+        checkpointer.after(&mut store.db, written);
     }
 }
 

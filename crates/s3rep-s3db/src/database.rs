@@ -51,6 +51,8 @@ pub(crate) struct Inner {
     known: RwLock<Arc<Known>>,
     /// One writer of `s3db.json` in this process.
     writing: AsyncMutex<()>,
+    /// `s3db.json` is read, shown and known in one go: an older one never comes after a newer one.
+    knowing: AsyncMutex<()>,
     stripes: Vec<Arc<AsyncMutex<()>>>,
     pub(crate) plugins: Mutex<Vec<Arc<dyn Plugin>>>,
     pub(crate) observers: Observers,
@@ -138,6 +140,7 @@ impl Database {
                 passphrase: options.passphrase,
                 known: RwLock::new(Arc::new(known)),
                 writing: AsyncMutex::default(),
+                knowing: AsyncMutex::default(),
                 stripes: (0..STRIPES).map(|_| Arc::default()).collect(),
                 plugins: Mutex::default(),
                 observers: Observers::default(),
@@ -258,6 +261,7 @@ impl Database {
         &self,
         change: &(dyn Fn(&mut Document, Timestamp) -> Result<()> + Send + Sync),
     ) -> Result<()> {
+        not_while_shown()?;
         let (store, cx) = (&*self.inner.store, &self.inner.context);
         let _writing = self.inner.writing.lock().await;
         let lock = if store.has_lock_objects() { Some(metadata_lock(store, cx).await?) } else { None };
@@ -269,6 +273,7 @@ impl Database {
             tracing::warn!("the lock of s3db.json is not released: {}", error.report());
         }
         changed?;
+        let _knowing = self.inner.knowing.lock().await;
         self.know(read(store, cx).await?).await
     }
 
@@ -333,7 +338,8 @@ impl Database {
         Ok(outbox)
     }
 
-    /// Ends [`Database::capture`]. Writes under way still go through it: see [`Outbox::settled`].
+    /// Ends [`Database::capture`]. Before that, close the outbox, let its writes be [settled](Outbox::settled), and
+    /// end whatever follows the database: the tail would tell of them a second time.
     pub fn end_capture(&self) {
         *self.inner.outbox.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -358,7 +364,9 @@ impl Database {
     }
 
     pub(crate) async fn refresh_with(&self, cx: &Context) -> Result<bool> {
+        not_while_shown()?;
         let store = &*self.inner.store;
+        let _knowing = self.inner.knowing.lock().await;
         let known = self.known();
         let there = store.head(cx, METADATA).await?;
         if there.is_some_and(|meta| known.version.as_deref() == Some(&meta.version)) {
@@ -391,7 +399,7 @@ impl Database {
                 continue;
             }
             match self.resource_in(&fresh, name) {
-                Ok(resource) => self.show(&resource).await?,
+                Ok(resource) => SHOWING.scope((), self.show(&resource)).await?,
                 // Nobody can write to it either.
                 Err(error) => tracing::warn!(resource = name, "left out: {}", error.report()),
             }
@@ -408,6 +416,19 @@ impl Database {
     fn known(&self) -> Arc<Known> {
         self.inner.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+tokio::task_local! {
+    /// This task shows a resource to a plugin, and holds what a change of resources needs.
+    static SHOWING: ();
+}
+
+fn not_while_shown() -> Result<()> {
+    if SHOWING.try_with(|()| ()).is_err() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::ConfigInvalid, "a plugin cannot change resources while it is shown one")
+        .with_advice("change them when the plugin starts, or in a task of its own"))
 }
 
 impl Inner {

@@ -29,7 +29,8 @@ pub trait Plugin: Send + Sync + Debug + 'static {
         Ok(())
     }
 
-    /// Sees a resource, before the first write to it through a handle with that definition.
+    /// Sees a resource, before the first write to it through a handle with that definition. Resources cannot be
+    /// created or changed in here, and not refreshed: do that when the plugin starts, or in a task of its own.
     ///
     /// # Errors
     /// Handed to whoever created the resource. The resource itself is stored.
@@ -146,7 +147,7 @@ impl Database {
 
     /// Shows a resource to every plugin.
     pub(crate) async fn show(&self, resource: &Resource) -> Result<()> {
-        // A copy: a plugin may create resources of its own meanwhile.
+        // A copy: the lock is not held over an await.
         let plugins = self.plugins().clone();
         for plugin in plugins {
             plugin.resource(resource).await.map_err(|error| error.with_context("plugin", plugin.name()))?;

@@ -7,8 +7,8 @@ use std::{fs, sync::Arc, time::Duration};
 
 use common::{all, both, config, creating, keys, record};
 use futures::StreamExt;
-use s3rep_core::{ErrorKind, Record};
-use s3rep_s3db::{Database, DatabaseOptions, FileStore, MemoryStore};
+use s3rep_core::{ErrorKind, Record, Result};
+use s3rep_s3db::{Database, DatabaseOptions, FileStore, MemoryStore, Resource};
 use serde_json::{Value, json};
 
 fn cars() -> Value {
@@ -261,4 +261,35 @@ async fn a_record_that_cannot_be_decoded_is_named_and_can_be_deleted() {
     cars.delete("b").await.unwrap();
     assert!(keys(&database).await.iter().all(|key| !key.ends_with("id=b")));
     assert_eq!(cars.count().await.unwrap(), 2);
+}
+
+/// Wants a log of its own for each resource.
+#[derive(Debug)]
+struct Greedy(Database);
+
+#[async_trait::async_trait]
+impl s3rep_s3db::Plugin for Greedy {
+    fn name(&self) -> &str {
+        "greedy"
+    }
+
+    async fn resource(&self, resource: &Resource) -> Result<()> {
+        let name = format!("{}_log", resource.name());
+        let definition = json!({"name": name, "attributes": {"a": "string"}});
+        self.0.create_resource(&config(definition)).await.map(drop)
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_that_changes_resources_while_it_is_shown_one_is_told_so() {
+    let database = Database::open(Arc::new(MemoryStore::new()), creating()).await.unwrap();
+    database.use_plugin(Greedy(database.clone())).await.unwrap();
+    let error = database.create_resource(&config(cars())).await.unwrap_err();
+    assert!(
+        error.report().contains("while it is shown one") && error.advice().is_some(),
+        "{}",
+        error.report()
+    );
+    // Not known to anybody before the plugin has seen it.
+    assert_eq!(database.resources(), [""; 0]);
 }

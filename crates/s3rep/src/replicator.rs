@@ -123,6 +123,15 @@ impl Replicator {
         };
         if let Some(outbox) = outbox {
             outbox.settled().await;
+            if outbox.unresolved() > 0 {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "writes were made whose changes are not logged yet",
+                )
+                .with_scope(Scope::Process)
+                .with_context("writes", outbox.unresolved())
+                .with_advice("the next pass or the next write of each record looks again"));
+            }
         }
         let cx = s3rep_engine::context::system();
         let end = log.extent(&cx).await?.last;
@@ -276,15 +285,19 @@ impl Plugin for Replicator {
             Some(running) => (running.stop.clone(), running.task.take(), running.outbox.take()),
             None => return Ok(()),
         };
-        if let Some(outbox) = outbox {
+        let (Some(task), Some(outbox)) = (task, outbox) else { return Ok(()) };
+        let (database, patience) = (database.clone(), self.options.options.drain_timeout);
+        // Runs to its end also when nobody waits any more.
+        let end = tokio::spawn(async move {
+            outbox.close();
+            // What is not settled in time is found at the next start.
+            let _ = tokio::time::timeout(patience, outbox.settled()).await;
+            stop.cancel();
+            let ran = task.await.map_err(ended);
             database.end_capture();
-            outbox.settled().await;
-        }
-        stop.cancel();
-        match task {
-            Some(task) => task.await.map_err(ended)?.map(drop),
-            None => Ok(()),
-        }
+            ran?.map(drop)
+        });
+        end.await.map_err(ended)?
     }
 
     /// Closes the log.

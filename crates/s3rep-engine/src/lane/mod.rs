@@ -160,6 +160,8 @@ impl Lane {
         let behind =
             (0..).map(Partition).zip(&lease.cursors).any(|(partition, &seq)| positions.of(partition) < seq);
         if behind {
+            // A cursor that comes by that place again means nothing.
+            snapshot::forget_skipped(&self.cx, &*self.log, self.replicator.id()).await?;
             self.log.reset(&self.cx, self.replicator.id(), self.fence, positions.lowest(), None).await?;
         }
         Ok(positions)

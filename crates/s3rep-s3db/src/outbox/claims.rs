@@ -72,6 +72,12 @@ impl Claims {
         self.write_done.notify_waiters();
     }
 
+    /// Nothing had come of a write that was cut off. What a pass has read of the record meanwhile holds.
+    pub(super) fn nothing_came_of(&self, key: &Key) {
+        self.state().unresolved.remove(key);
+        self.write_done.notify_waiters();
+    }
+
     /// Gives a record back whose intent is in the log.
     pub(super) fn cut_off(&self, key: &Key) {
         let mut state = self.state();

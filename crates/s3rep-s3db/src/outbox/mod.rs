@@ -12,7 +12,14 @@ mod claims;
 mod intent;
 mod resolve;
 
-use std::{collections::HashSet, fmt, sync::Arc};
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use s3rep_core::{Change, ChangeId, ChangeLog, Context, Operation, Record, Result, StateWrite};
 
@@ -57,6 +64,8 @@ pub struct Outbox {
     log: Arc<dyn ChangeLog>,
     followed: Followed,
     claims: Claims,
+    /// Takes no more writes.
+    closed: AtomicBool,
 }
 
 impl Outbox {
@@ -65,7 +74,7 @@ impl Outbox {
     /// # Errors
     /// When the log's state cannot be read.
     pub async fn open(cx: &Context, log: Arc<dyn ChangeLog>, followed: Followed) -> Result<Self> {
-        let outbox = Self { log, followed, claims: Claims::default() };
+        let outbox = Self { log, followed, claims: Claims::default(), closed: AtomicBool::new(false) };
         let mut after = None;
         loop {
             let entries = outbox.log.scan(cx, SPACE, after.as_deref(), SCAN).await?;
@@ -85,7 +94,17 @@ impl Outbox {
         self.claims.all_unresolved().len()
     }
 
-    /// Waits until the changes of all writes that were made before the call are in the log. Cancel-safe.
+    /// Takes no more writes. Passes of the tail go on leaving alone what those before are at.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Waits until the changes of all writes that were made before the call are in the log. Those that cannot be
+    /// logged now are counted by [`Outbox::unresolved`]. Cancel-safe.
     pub async fn settled(&self) {
         self.claims.settled().await;
     }
@@ -139,7 +158,10 @@ impl Outbox {
         }
         cx.failpoint("s3db.settle")?;
         self.log.append(cx, change.as_slice(), &writes).await?;
-        self.claims.settle(key);
+        match change {
+            Some(_) => self.claims.settle(key),
+            None => self.claims.nothing_came_of(key),
+        }
         cx.failpoint("s3db.settled")
     }
 

@@ -359,7 +359,8 @@ impl Resource {
     /// The outbox, if this resource is captured.
     fn outbox(&self) -> Option<Arc<Outbox>> {
         let outbox = self.database.outbox()?;
-        outbox.followed().has(self.name(), self.created_by.as_deref()).then_some(outbox)
+        let is_captured = outbox.followed().has(self.name(), self.created_by.as_deref());
+        (is_captured && !outbox.is_closed()).then_some(outbox)
     }
 
     async fn intend(

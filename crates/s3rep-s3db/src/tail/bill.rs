@@ -47,21 +47,29 @@ impl RequestBill {
         text.map(|text| serde_json::from_slice(&text)).transpose().map_err(|_| corrupt())
     }
 
-    /// What a day costs in US dollars if it goes on like in the last hour or two; `None` in the first minute.
-    /// See [`Requests::cost`] for the prices.
+    /// What a day costs in US dollars if it goes on like in the last hour or two, or as it did since counting
+    /// began where those are not known; `None` in the first minute. See [`Requests::cost`] for the prices.
     pub fn cost_a_day(&self) -> Option<f64> {
         let previous = self.previous.unwrap_or(Span { requests: Requests::default(), ..self.current });
-        let span = self.current.until.since(previous.from);
-        let cost = (previous.requests + self.current.requests).cost();
-        (span >= SHORTEST).then(|| cost / span.as_secs_f64() * DAY)
+        let recent =
+            Span { from: previous.from, requests: previous.requests + self.current.requests, ..self.current };
+        let all = Span { from: self.since, until: self.current.until, requests: self.total };
+        [recent, all].iter().find_map(Span::cost_a_day)
     }
 
     /// The bill with requests that were made until now.
     pub(super) fn with(known: Option<Self>, made: Requests, now: Timestamp) -> Self {
         let empty = Span { from: now, until: now, requests: Requests::default() };
-        let mut bill =
-            known.unwrap_or(Self { total: Requests::default(), since: now, current: empty, previous: None });
+        // The first pass over a database is not what a day is like.
+        let Some(mut bill) = known else {
+            return Self { total: made, since: now, current: empty, previous: None };
+        };
         bill.total = bill.total + made;
+        if now.since(bill.current.until) >= SPAN {
+            // Nobody followed meanwhile.
+            (bill.current, bill.previous) = (empty, None);
+            return bill;
+        }
         if bill.current.until.since(bill.current.from) >= SPAN {
             bill.previous = Some(bill.current);
             bill.current = Span { from: bill.current.until, ..empty };
@@ -73,6 +81,13 @@ impl RequestBill {
 
     pub(super) fn write(&self) -> Result<StateWrite> {
         json_write(DATABASE, KEY, self)
+    }
+}
+
+impl Span {
+    fn cost_a_day(&self) -> Option<f64> {
+        let length = self.until.since(self.from);
+        (length >= SHORTEST).then(|| self.requests.cost() / length.as_secs_f64() * DAY)
     }
 }
 
@@ -114,11 +129,13 @@ mod tests {
         let mut bill =
             RequestBill::with(None, Requests { reads: 1_000_000, ..Requests::default() }, minute(0));
         assert_eq!(bill.cost_a_day(), None);
-        for n in 1..=180 {
+        for n in (1..=180).chain(10_000..10_180) {
             bill = RequestBill::with(Some(bill), lists(1), minute(n));
+            let day = bill.cost_a_day().unwrap_or_default();
+            // Just after nobody followed for a week the whole time counts.
+            let expected = if n == 10_000 { 0.0577 } else { 1_440.0 * 0.005 / 1_000.0 };
+            assert!((day - expected).abs() < 1e-3, "{n}: {day}");
         }
-        assert_eq!((bill.total.lists, bill.total.reads, bill.since), (180, 1_000_000, minute(0)));
-        let day = bill.cost_a_day().unwrap_or_default();
-        assert!((day - 1_440.0 * 0.005 / 1_000.0).abs() < 1e-3, "{day}");
+        assert_eq!((bill.total.lists, bill.total.reads, bill.since), (360, 1_000_000, minute(0)));
     }
 }

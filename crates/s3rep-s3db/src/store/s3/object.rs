@@ -177,7 +177,7 @@ impl Bucket {
         let client = &self.clients().await.retrying;
         let answer = Box::pin(client.delete_object().bucket(self.name()).key(full).send()).await;
         match answer.map_err(|error| self.failure(error, "delete", full)) {
-            Err(failure) if !failure.is_absent_without_body() => Err(failure.error),
+            Err(failure) if !failure.is_absent() => Err(failure.error),
             _ => Ok(()),
         }
     }
