@@ -97,7 +97,6 @@ state: ./state
 replicators:
   - driver: {}
     resources: {{ items: [items, {{ resource: items_log, mode: append }}] }}
-    retry: {{ maxDelay: 200ms }}
     config: {{ {options}, schemaSync: {{ enabled: true }} }}
 ",
         kind.driver

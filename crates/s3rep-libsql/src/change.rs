@@ -4,15 +4,24 @@ use libsql::Value;
 use s3rep_core::{Batch, Error, ErrorKind, Operation, Result, RouteMode, RowChange, Scope, Table};
 use s3rep_sql::Admission;
 
-use crate::encode::{self, Target};
+use crate::{
+    encode::{self, Target},
+    table::Fitted,
+};
 
-/// The changes that the destination does not have yet, each with its index in the batch.
-pub(crate) fn due<'a>(batch: &'a Batch, admission: &Admission) -> Vec<(usize, &'a RowChange)> {
+/// The changes that the destination does not have yet, each with its index in the batch, in the order in which they
+/// are written.
+pub(crate) fn due<'a>(
+    batch: &'a Batch,
+    fitted: &Fitted,
+    admission: &Admission,
+) -> Vec<(usize, &'a RowChange)> {
     let changes = batch.changes.iter().enumerate();
     let mut due: Vec<_> = changes.filter(|(_, change)| !admission.covers(change)).collect();
-    if batch.table.mode == RouteMode::Upsert {
+    if batch.table.mode == RouteMode::Upsert && !fitted.is_ordered {
         // Each key is there once, so the order is free; in that of the index it costs a third less.
-        due.sort_unstable_by(|(_, a), (_, b)| a.key.cmp(&b.key));
+        let order = |change: &'a RowChange| (change.operation != Operation::Delete, &change.key);
+        due.sort_unstable_by(|(_, a), (_, b)| order(a).cmp(&order(b)));
     }
     due
 }
@@ -39,6 +48,28 @@ impl Effect {
         }
         let (row, without_column) = encode::row(targets, &table.schema, change)?;
         Ok((Self::Write(row), without_column))
+    }
+}
+
+impl Effect {
+    pub(crate) fn is_delete(&self) -> bool {
+        matches!(self, Self::Delete(_))
+    }
+
+    /// The parameters of its statement.
+    pub(crate) fn values(&self) -> &[Value] {
+        match self {
+            Self::Delete(key) => std::slice::from_ref(key),
+            Self::Write(row) => row,
+        }
+    }
+
+    /// As [`Self::values`].
+    pub(crate) fn into_values(self) -> Vec<Value> {
+        match self {
+            Self::Delete(key) => vec![key],
+            Self::Write(row) => row,
+        }
     }
 }
 

@@ -66,7 +66,7 @@ impl fmt::Debug for LibsqlConfig {
 impl DriverConfig for LibsqlConfig {
     const NAME: &'static str = "sqlite";
     const ALIASES: &'static [&'static str] = &["libsql", "turso"];
-    const DESTINATION: &'static str = "SQLite or libSQL database file, Turso or another libSQL server";
+    const DESTINATION: &'static str = "SQLite or libSQL: a file, Turso or another server";
 
     fn build(self) -> Result<Arc<dyn Sink>> {
         if self.sync_url.is_some() {

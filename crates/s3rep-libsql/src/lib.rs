@@ -30,9 +30,9 @@
 //!
 //! Rows and cursor are written in one transaction, the cursor into the table `_s3rep_cursor` of the same
 //! database. A file is switched to WAL and written with `synchronous=FULL`: the log forgets what the cursor has
-//! passed, so both have to survive a power cut together. What a server acknowledges it has to keep: libSQL's own
-//! writes with `synchronous=NORMAL` and takes no other setting from a client, so that its last transactions
-//! survive its death, and on some file systems not that of the machine.
+//! passed, so both have to survive a power cut together. A server keeps what it acknowledged when it dies; libSQL's
+//! own writes with `synchronous=NORMAL`, whatever a client asks for, so a power cut of its machine may take the
+//! last transactions back, rows and cursor together.
 //!
 //! # Servers
 //!

@@ -38,22 +38,40 @@ impl<'a> Page<'a> {
         column(self.targets, Role::Operation, OPERATION)
     }
 
-    /// Rows of an upsert table with keys after `?1`, at most `?2`.
+    /// Rows of an upsert table with keys after the bytes `?1`, at most `?2`.
     pub(crate) fn upserted(&self) -> String {
         let Self { name, key, columns, .. } = self;
         format!(
-            "SELECT {columns} FROM {name} AS t WHERE {key} COLLATE BINARY > ?1 AND typeof({key}) = 'text' \
-             ORDER BY {key} COLLATE BINARY LIMIT ?2"
+            "SELECT {columns} FROM {name} AS t WHERE {key} COLLATE BINARY > CAST(?1 AS TEXT) \
+             AND typeof({key}) = 'text' ORDER BY {key} COLLATE BINARY LIMIT ?2"
         )
     }
 
-    pub(crate) fn decode(&self, mut row: Row) -> Result<(String, Record)> {
+    pub(crate) fn decode(&self, mut row: Row) -> Result<RawRow> {
         let mut record = Record::new();
         for (target, index) in attributes(self.targets).zip((1..).step_by(2)) {
             let value = encode::decode_typed(&row.text(index)?, row.take(index + 1));
             record.insert(target.name.clone(), value);
         }
-        Ok((row.text(0)?, record))
+        Ok((row.bytes(0)?, record))
+    }
+}
+
+/// A record with its key, which may be no text.
+pub(crate) type RawRow = (Vec<u8>, Record);
+
+/// The rows of a page without those whose key is no UTF-8: they are not s3rep's, and nobody could ask for what comes
+/// after them.
+///
+/// # Errors
+/// The last key, when no row is left of a page that had some: it is no end.
+pub(crate) fn readable(rows: Vec<RawRow>) -> Result<Vec<(String, Record)>, Vec<u8>> {
+    let last = rows.last().map(|(key, _)| key.clone());
+    let text = |(key, record)| Some((String::from_utf8(key).ok()?, record));
+    let readable: Vec<_> = rows.into_iter().filter_map(text).collect();
+    match last {
+        Some(last) if readable.is_empty() => Err(last),
+        _ => Ok(readable),
     }
 }
 

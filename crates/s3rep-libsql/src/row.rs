@@ -27,10 +27,15 @@ impl Row {
 
     /// Text that was selected as a blob, see [`text_of`].
     pub(crate) fn text(&mut self, index: usize) -> Result<String> {
+        let text = String::from_utf8(self.bytes(index)?);
+        Ok(text.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    }
+
+    /// As [`Self::text`], of text that may be none.
+    pub(crate) fn bytes(&mut self, index: usize) -> Result<Vec<u8>> {
         match self.take(index) {
-            Value::Blob(bytes) => Ok(String::from_utf8(bytes)
-                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())),
-            Value::Null => Ok(String::new()),
+            Value::Blob(bytes) => Ok(bytes),
+            Value::Null => Ok(Vec::new()),
             _ => Err(odd()),
         }
     }

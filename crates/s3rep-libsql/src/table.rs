@@ -34,6 +34,13 @@ pub(crate) fn columns() -> String {
     )
 }
 
+/// Whether something beside the keys of the table `?1` depends on the order in which its rows are written: values that
+/// have to be unique, foreign keys, triggers.
+pub(crate) const IS_ORDERED: &str = "\
+    SELECT EXISTS (SELECT 1 FROM pragma_index_list(?1) WHERE \"unique\" AND origin <> 'pk') \
+    OR EXISTS (SELECT 1 FROM pragma_foreign_key_list(?1)) \
+    OR EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE)";
+
 pub(crate) fn column(mut row: Row) -> Result<ColumnShape> {
     Ok(ColumnShape {
         name: row.text(0)?,
@@ -82,11 +89,18 @@ pub(crate) struct Fitted {
     table: Table,
     fit: Fit,
     pub(crate) targets: Vec<Target>,
+    /// The answer to [`IS_ORDERED`].
+    pub(crate) is_ordered: bool,
 }
 
 impl Fitted {
     /// Looks for the columns, and says which attributes have none.
-    pub(crate) fn new(table: &Table, shape: Option<TableShape>, on_mismatch: OnMismatch) -> Result<Self> {
+    pub(crate) fn new(
+        table: &Table,
+        shape: Option<TableShape>,
+        is_ordered: bool,
+        on_mismatch: OnMismatch,
+    ) -> Result<Self> {
         SQLITE.check_table_name(&table.name)?;
         let Some(shape) = shape else {
             return Err(Error::new(ErrorKind::NotFound, "there is no such table")
@@ -99,7 +113,7 @@ impl Fitted {
             tracing::warn!(table = %table.name, "{warning}: it is left out");
         }
         let targets = fit.columns.iter().map(|column| Target::new(column, &table.schema)).collect();
-        Ok(Self { table: table.clone(), fit, targets })
+        Ok(Self { table: table.clone(), fit, targets, is_ordered })
     }
 
     /// Whether it was made for rows of this schema.

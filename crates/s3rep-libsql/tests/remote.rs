@@ -7,13 +7,13 @@ mod raw;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use common::{FailOnce, any_value, assert_error, batch, cars, change, insert, table};
+use common::{FailOnce, any_value, assert_error, batch, cars, change, insert, table, values_that_move};
 use libtest_mimic::{Arguments, Trial};
 use proptest::{
     prelude::*,
@@ -53,12 +53,13 @@ const OF_SERVER: &[(&str, OfServer)] = cases![
     requests_and_answers_that_are_cut,
     a_server_that_is_killed_again_and_again,
     a_batch_is_one_request,
+    a_request_that_arrives_late_does_nothing,
     two_sinks_in_turn,
     refused_records_are_all_listed_and_nothing_is_written,
     a_trigger_that_rolls_everything_back_fails_the_batch,
     tables_made_by_hand_and_changed_between_batches,
     keys_need_a_unique_column_of_text,
-    deletes_make_room_for_values_that_are_unique,
+    values_that_are_unique_are_written_in_the_order_of_the_log,
     check_writes_nothing,
     what_others_wrote_is_read_back_without_harm,
     rows_of_more_bytes_than_an_answer_takes,
@@ -280,32 +281,47 @@ async fn a_server_that_is_killed_again_and_again(bench: Bench) {
     assert_eq!(bench.count("(SELECT DISTINCT _change_id FROM cars)").await, 3_000);
 }
 
-/// Passes bytes on, and counts requests.
-async fn counting(server: String) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, requests) = (listener.local_addr().unwrap().to_string(), Arc::new(AtomicUsize::new(0)));
-    let counter = requests.clone();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let (server, counter) = (TcpStream::connect(&server).await.unwrap(), counter.clone());
-            tokio::spawn(async move {
-                let ((mut from, mut back), (mut answers, mut to)) =
-                    (client.into_split(), server.into_split());
-                tokio::spawn(async move { tokio::io::copy(&mut answers, &mut back).await });
-                let mut buffer = vec![0; 64 * 1024];
-                while let Ok(read @ 1..) = from.read(&mut buffer).await {
-                    let text = String::from_utf8_lossy(&buffer[..read]);
-                    counter.fetch_add(text.matches("POST /v3/pipeline").count(), Ordering::Relaxed);
-                    to.write_all(&buffer[..read]).await.unwrap();
-                }
-            });
+/// Passes requests on to a server, counts them, and keeps them to itself when told to.
+#[derive(Default)]
+struct Recorder {
+    requests: AtomicUsize,
+    holds: AtomicBool,
+    held: Mutex<Vec<u8>>,
+}
+
+impl Recorder {
+    /// Starts one; returns its address too.
+    async fn start(server: String) -> (Arc<Self>, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (recorder, address) = (Arc::new(Self::default()), listener.local_addr().unwrap().to_string());
+        let accepting = recorder.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(&server).await.unwrap();
+                tokio::spawn(accepting.clone().pass(client, server));
+            }
+        });
+        (recorder, address)
+    }
+
+    async fn pass(self: Arc<Self>, client: TcpStream, server: TcpStream) {
+        let ((mut from, mut back), (mut answers, mut to)) = (client.into_split(), server.into_split());
+        tokio::spawn(async move { tokio::io::copy(&mut answers, &mut back).await });
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(read @ 1..) = from.read(&mut buffer).await {
+            let text = String::from_utf8_lossy(&buffer[..read]);
+            self.requests.fetch_add(text.matches("POST /v3/pipeline").count(), Ordering::Relaxed);
+            if self.holds.load(Ordering::Relaxed) {
+                self.held.lock().unwrap().extend(&buffer[..read]);
+            } else {
+                to.write_all(&buffer[..read]).await.unwrap();
+            }
         }
-    });
-    (address, requests)
+    }
 }
 
 async fn a_batch_is_one_request(mut bench: Bench) {
-    let (address, requests) = counting(bench.server.address().to_owned()).await;
+    let (recorder, address) = Recorder::start(bench.server.address().to_owned()).await;
     bench.sink = sink(&format!("http://{address}"));
     let (table, wide) = (log_table(), Arc::new(Table { name: "wide".into(), ..(*cars()).clone() }));
     bench.sync(&table).await;
@@ -313,15 +329,43 @@ async fn a_batch_is_one_request(mut bench: Bench) {
     bench.write(&table, vec![row(1)]).await;
     bench.write(&wide, vec![row(1)]).await;
     for round in 0..5 {
-        let before = requests.load(Ordering::Relaxed);
+        let before = recorder.requests.load(Ordering::Relaxed);
         let changes: Vec<_> = (0..1_000).map(|n| row(round * 1_000 + 2 + n)).collect();
         bench.write(&table, changes.clone()).await;
         bench.write(&wide, changes).await;
         let progress = Progress { cursors: Vec::new(), ..batch(&table, vec![]).progress };
         bench.sink.advance(&bench.cx, &progress).await.unwrap();
-        assert_eq!(requests.load(Ordering::Relaxed) - before, 3);
+        assert_eq!(recorder.requests.load(Ordering::Relaxed) - before, 3);
     }
     assert_eq!(bench.count("cars").await, 5_001);
+}
+
+/// A call is given up, its batch is written by another one, and a later batch too. Then the first request gets to the
+/// server.
+async fn a_request_that_arrives_late_does_nothing(mut bench: Bench) {
+    let (recorder, address) = Recorder::start(bench.server.address().to_owned()).await;
+    bench.sink = sink(&format!("http://{address}"));
+    bench.sync(&cars()).await;
+    let of = |seq: u64| batch(&cars(), vec![insert(seq, "a", json!({"name": format!("{seq}")}))]);
+    bench.sink.apply(&bench.cx, &of(1)).await.unwrap();
+
+    recorder.holds.store(true, Ordering::Relaxed);
+    let patience = Duration::from_millis(300);
+    tokio::time::timeout(patience, bench.sink.apply(&bench.cx, &of(2))).await.unwrap_err();
+    recorder.holds.store(false, Ordering::Relaxed);
+    bench.sink.apply(&bench.cx, &of(2)).await.unwrap();
+    bench.sink.apply(&bench.cx, &of(3)).await.unwrap();
+
+    let late = recorder.held.lock().unwrap().clone();
+    assert!(String::from_utf8_lossy(&late).contains("INSERT INTO \\\"cars\\\""));
+    let mut stream = TcpStream::connect(bench.server.address()).await.unwrap();
+    stream.write_all(&late).await.unwrap();
+    let mut answer = vec![0; 4096];
+    let read = stream.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..read]);
+    assert!(answer.contains(" 200 ") && answer.contains("SQLITE_CONSTRAINT"), "{answer}");
+    assert_eq!(bench.rows(&cars()).await[0].1["name"], "3");
+    assert_eq!(bench.cursor().await, Seq(3));
 }
 
 async fn two_sinks_in_turn(bench: Bench) {
@@ -453,20 +497,15 @@ async fn keys_need_a_unique_column_of_text(bench: Bench) {
     }
 }
 
-async fn deletes_make_room_for_values_that_are_unique(bench: Bench) {
+async fn values_that_are_unique_are_written_in_the_order_of_the_log(bench: Bench) {
     bench.sync(&cars()).await;
     bench.sql("CREATE UNIQUE INDEX one_name ON cars (name)").await;
-    bench
-        .write(
-            &cars(),
-            (0..300).map(|n| insert(n, &format!("z{n}"), json!({"name": n.to_string()}))).collect(),
-        )
-        .await;
-    let deletes = (0..300).map(|n| change(400 + n, &format!("z{n}"), Operation::Delete, None));
-    let inserts = (0..300).map(|n| insert(800 + n, &format!("a{n}"), json!({"name": n.to_string()})));
-    bench.write(&cars(), deletes.chain(inserts).collect()).await;
-    assert_eq!(bench.count("cars WHERE id LIKE 'a%'").await, 300);
-    assert_eq!(bench.count("cars").await, 300);
+    for changes in values_that_move() {
+        bench.write(&cars(), changes).await;
+    }
+    let rows = bench.rows(&cars()).await;
+    let rows: Vec<_> = rows.iter().map(|(key, row)| (key.as_str(), row["name"].as_str().unwrap())).collect();
+    assert_eq!(rows, [("a", "2"), ("aa", "1"), ("b", "3")]);
 }
 
 async fn check_writes_nothing(bench: Bench) {
@@ -491,11 +530,17 @@ async fn what_others_wrote_is_read_back_without_harm(bench: Bench) {
     ] {
         bench.sql(&format!("INSERT INTO cars VALUES ({row})")).await;
     }
+    // Those whose keys are no text are nobody's business.
     let rows = bench.rows(&cars()).await;
-    assert_eq!(rows.len(), 4);
+    assert_eq!(rows.len(), 3);
     assert_eq!(rows[0].1["name"], json!({"blob": "00ff"}));
     assert_eq!(rows[1].1["name"], json!({"text": "ff61"}));
     assert_eq!(rows[2].1["name"], json!("a\0b"));
+
+    let log = Table { name: "log".into(), ..(*log_table()).clone() };
+    bench.sync(&log).await;
+    bench.sql("INSERT INTO log VALUES ('a', 'x', 'insert', '1', ''), (CAST(x'fe' AS TEXT), 'x', 'insert', '2', '')").await;
+    assert_eq!(bench.rows(&log).await.len(), 1);
 }
 
 async fn rows_of_more_bytes_than_an_answer_takes(bench: Bench) {
@@ -595,10 +640,9 @@ async fn rows_are_what_is_expected(bench: Bench) {
 }
 
 /// A server that answers everything with this text, and keeps what it was sent.
-async fn answering(answer: impl Into<Vec<u8>>) -> (String, Arc<std::sync::Mutex<String>>) {
+async fn answering(answer: impl Into<Vec<u8>>) -> (String, Arc<Mutex<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, heard) =
-        (listener.local_addr().unwrap().to_string(), Arc::<std::sync::Mutex<String>>::default());
+    let (address, heard) = (listener.local_addr().unwrap().to_string(), Arc::<Mutex<String>>::default());
     let (answer, keep) = (answer.into(), heard.clone());
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {

@@ -277,7 +277,7 @@ impl MysqlOptions {
 /// So that a connection whose other side is gone ends in minutes and not in hours.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Prepared statements that a connection keeps: some two dozen for each table that is written.
-const STATEMENTS: usize = 128;
+const STATEMENTS: usize = 64;
 
 /// Reads a URL. Its text is never part of an error.
 fn parts(url: &str) -> Result<(OptsBuilder, Option<Ssl>)> {

@@ -1,7 +1,12 @@
 //! Reading and writing the table with the cursors of replicators.
 
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
 use mysql_async::{Row, Value};
-use s3rep_core::{CursorMove, Error, ErrorKind, Progress, Result, Scope};
+use s3rep_core::{CursorMove, Error, ErrorKind, Partition, Progress, Result, Scope};
 use s3rep_sql::{CURSOR_TABLE, StoredCursor, signed};
 
 use crate::{
@@ -51,11 +56,12 @@ pub(crate) async fn load(session: &mut Session, replicator: &str) -> Result<Opti
 /// earlier attempt, whose connection was lost and that the server may still carry out. For that they have to be
 /// there. Where none moves, all of the replicator's are held as they are: an owner that takes over waits.
 ///
-/// Returns the cursors that say something to a batch of `table`. First in the caller's transaction.
+/// Returns the cursors that say something to a batch of `table`, or all of the replicator's. First in the caller's
+/// transaction.
 pub(crate) async fn hold(
     session: &mut Session,
     progress: &Progress,
-    table: &str,
+    table: Option<&str>,
 ) -> Result<Vec<StoredCursor>> {
     if progress.cursors.is_empty() {
         let sql = format!("SELECT 1 FROM {CURSOR_TABLE} WHERE replicator = ? LOCK IN SHARE MODE");
@@ -65,16 +71,13 @@ pub(crate) async fn hold(
         let at_beginning = |_: &CursorMove| 0;
         insert(session, progress, at_beginning, "seq = seq").await?;
     }
-    let sql = format!(
-        "SELECT table_name, `partition`, seq, log, fence FROM {CURSOR_TABLE} \
-         WHERE replicator = ? AND (table_name IN ('', ?) OR fence > ? OR BINARY log <> ?)"
-    );
-    let params = vec![
-        (&*progress.replicator).into(),
-        table.into(),
-        signed(progress.fence)?.into(),
-        (&*progress.log).into(),
-    ];
+    let mut sql =
+        format!("SELECT table_name, `partition`, seq, log, fence FROM {CURSOR_TABLE} WHERE replicator = ?");
+    let mut params = vec![Value::from(&*progress.replicator)];
+    if let Some(table) = table {
+        sql.push_str(" AND (table_name IN ('', ?) OR fence > ? OR BINARY log <> ?)");
+        params.extend([table.into(), signed(progress.fence)?.into(), (&*progress.log).into()]);
+    }
     let rows = session.query(&sql, params).await.map_err(at_sink)?;
     rows.into_iter().map(stored).collect()
 }
@@ -131,6 +134,64 @@ async fn insert(
         session.execute(&sql, params).await.map_err(at_sink)?;
     }
     Ok(())
+}
+
+/// What this process has seen committed, and nobody may take back: a server that took over from one that died may
+/// never have heard of it, and a backup that was restored has not. Later changes would hide that the ones before are
+/// gone.
+#[derive(Debug, Default)]
+pub(crate) struct Floors(Mutex<HashMap<Place, (Arc<str>, u64)>>);
+
+/// Replicator, table and partition.
+type Place = (Arc<str>, Arc<str>, Partition);
+
+impl Floors {
+    /// Refuses to go on from cursors that are behind what was seen.
+    pub(crate) fn check(
+        &self,
+        stored: &[StoredCursor],
+        progress: &Progress,
+        table: Option<&str>,
+    ) -> Result<()> {
+        let behind = self.lock().iter().any(|((replicator, of, partition), (log, seq))| {
+            let is_told = table.is_none_or(|table| of.is_empty() || **of == *table);
+            let is_same = |row: &&StoredCursor| *row.table == **of && row.partition == i64::from(partition.0);
+            let found = stored.iter().find(is_same).map_or(0, |row| u64::try_from(row.seq).unwrap_or(0));
+            is_told && *replicator == progress.replicator && *log == progress.log && found < *seq
+        });
+        if !behind {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Unavailable, "the database has lost what it had acknowledged")
+            .temporary()
+            .with_scope(Scope::Sink)
+            .with_context("replicator", &progress.replicator)
+            .with_advice(
+                "look whether another server took over or a backup was restored; restart s3rep, so that it begins \
+                 with the cursors that are there",
+            ))
+    }
+
+    /// These cursors were committed.
+    pub(crate) fn raise(&self, progress: &Progress, how: Move) {
+        let mut floors = self.lock();
+        for CursorMove { table, partition, seq } in &progress.cursors {
+            let place = (progress.replicator.clone(), table.clone(), *partition);
+            let (log, floor) = floors.entry(place).or_insert_with(|| (progress.log.clone(), 0));
+            let keeps = how == Move::Forward && *log == progress.log;
+            *floor = if keeps { seq.0.max(*floor) } else { seq.0 };
+            log.clone_from(&progress.log);
+        }
+    }
+
+    /// Whoever asks for the cursors begins with what is there now.
+    pub(crate) fn forget(&self, replicator: &str) {
+        self.lock().retain(|(of, ..), _| **of != *replicator);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Place, (Arc<str>, u64)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn stored(row: Row) -> Result<StoredCursor> {

@@ -125,10 +125,10 @@ fn too_large() -> Error {
 
 fn from_server(code: u16, state: &str, message: &str) -> Error {
     let mut error = classify(code, message).with_context("code", format!("{code} ({state})"));
-    if error.scope() == Scope::Record {
-        if let Some((key, name)) = names(code, message) {
-            error = error.with_context(key, name);
-        }
+    if error.scope() == Scope::Record
+        && let Some((key, name)) = names(code, message)
+    {
+        error = error.with_context(key, name);
     }
     error
 }
@@ -160,7 +160,7 @@ fn classify(code: u16, message: &str) -> Error {
             .with_advice("give some columns the type LONGTEXT, or spread the attributes over two tables"),
         1153 | 1162 | 1301 | 2020 => too_large(),
         1713 => Error::new(ErrorKind::TooLarge, "the change is larger than the server's undo log takes"),
-        1020 | 1205 | 1213 | 1412 | 1615 | 1637 | 3572 => {
+        1020 | 1205 | 1213 | 1412 | 1615 | 1637 | 3101 | 3572 => {
             at_sink(said(ErrorKind::Contention, "another transaction is in the way"))
                 .temporary()
                 .with_advice("look for long transactions of other programs on these tables")
@@ -206,8 +206,9 @@ fn classify(code: u16, message: &str) -> Error {
             .with_advice("look at the server's log"),
         1045 | 1130 | 1251 | 1698 | 1820 | 1862 | 3118 | 4151 => {
             // Its text has the user's name and address.
-            sink(ErrorKind::Unauthenticated, "the server refuses the user")
-                .with_advice("look at user and password, and from which hosts the user may connect")
+            sink(ErrorKind::Unauthenticated, "the server refuses the user").with_advice(
+                "look at user and password, from which hosts the user may connect, and whether only with ssl",
+            )
         }
         1044 | 1227 | 1370 | 1410 => {
             at_sink(said(ErrorKind::PermissionDenied, "the user may not do this")).with_advice(GRANT)
@@ -251,6 +252,10 @@ fn classify(code: u16, message: &str) -> Error {
             .with_advice("make or alter the table by hand"),
         1115 | 1273 => at_sink(said(ErrorKind::Unsupported, "the server is too old"))
             .with_advice("use MySQL 8.0.17 or later, or MariaDB 10.5 or later"),
+        1235 => table(said(ErrorKind::Unsupported, "the server does not do this"))
+            .with_advice("use an unsharded keyspace, or MySQL itself"),
+        3159 => at_sink(said(ErrorKind::ConfigInvalid, "the server takes encrypted connections only"))
+            .with_advice("set ssl to true"),
         1665 => at_sink(said(ErrorKind::ConfigInvalid, "the server cannot write its binary log"))
             .with_advice("set the server's binlog_format to ROW or MIXED"),
         code::UNKNOWN => from_vitess(message),
@@ -399,6 +404,11 @@ mod tests {
             (1059, K::ConfigInvalid, false, Scope::Table),
             (1273, K::Unsupported, false, Scope::Sink),
             (1665, K::ConfigInvalid, false, Scope::Sink),
+            (3159, K::ConfigInvalid, false, Scope::Sink),
+            (1235, K::Unsupported, false, Scope::Table),
+            (3750, K::SchemaMismatch, false, Scope::Table),
+            (1047, K::Unavailable, true, Scope::Sink),
+            (3101, K::Contention, true, Scope::Sink),
             (1064, K::Unexpected, false, Scope::Batch),
             (1105, K::Unexpected, false, Scope::Batch),
             (9999, K::Unexpected, false, Scope::Batch),

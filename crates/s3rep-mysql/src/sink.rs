@@ -17,7 +17,7 @@ use s3rep_sql::{CURSOR_TABLE, Dialect, stored_cursors};
 
 use crate::{
     connection::{Pool, Session},
-    cursor,
+    cursor::{self, Floors},
     error::from_mysql,
     log_table::LogTable,
     readback::Reader,
@@ -32,6 +32,7 @@ pub(crate) struct MysqlSink {
     options: SchemaSyncOptions,
     log_table: Option<LogTable>,
     tables: Tables,
+    floors: Floors,
     reader: Reader,
     /// The tables that s3rep itself needs are there.
     is_furnished: AtomicBool,
@@ -50,6 +51,7 @@ impl MysqlSink {
             capability,
             options,
             log_table: log_table.map(LogTable::new),
+            floors: Floors::default(),
             reader: Reader::default(),
             is_furnished: AtomicBool::new(false),
         }
@@ -61,6 +63,10 @@ impl MysqlSink {
 
     pub(crate) fn tables(&self) -> &Tables {
         &self.tables
+    }
+
+    pub(crate) fn floors(&self) -> &Floors {
+        &self.floors
     }
 
     pub(crate) fn log_table(&self) -> Option<&LogTable> {
@@ -125,6 +131,7 @@ impl Sink for MysqlSink {
     async fn cursors(&self, _: &Context, replicator: &str) -> Result<Option<StoredCursors>> {
         // Whoever asks for the cursors begins with what is there now.
         self.forget();
+        self.floors.forget(replicator);
         let mut session = self.session().await?;
         let rows = cursor::load(&mut session, replicator).await?;
         Ok(stored_cursors(rows.unwrap_or_default()))

@@ -18,12 +18,11 @@ use crate::{
     table::{Prepared, Statement},
 };
 
-/// Rows a statement, at most: more gain nothing, and a prepared statement is kept by both sides.
-const ROWS: usize = 512;
 /// Up to so many rows there is a statement for each number, above it one for each power of two.
 const EXACT: usize = 16;
-/// What a statement may have, by the protocol.
-const PARAMETERS: usize = 65_535;
+/// Parameters of a statement, of the 65,535 that the protocol allows: 256 rows of 8 columns. More gain nothing, and both
+/// sides keep a description of each as long as the statement is prepared.
+const PARAMETERS: usize = 2_048;
 /// What a packet has beside the values of rows, and a reserve.
 const OVERHEAD: usize = 64 << 10;
 /// Guilty records are looked for so long. Those that are found by then are told; the rest is found when the others
@@ -42,7 +41,7 @@ pub(crate) async fn apply(sink: &MysqlSink, cx: &Context, batch: &Batch) -> Resu
 
 async fn transact(sink: &MysqlSink, cx: &Context, batch: &Batch, session: &mut Session) -> Result<Outcome> {
     let Batch { table, changes, progress } = batch;
-    let admission = begin(session, progress, &table.name).await?;
+    let admission = begin(sink, session, progress, Some(&table.name)).await?;
     let due: Vec<_> = changes.iter().enumerate().filter(|(_, change)| !admission.covers(change)).collect();
     if !due.is_empty() {
         let prepared = sink.tables().prepared(session, table).await?;
@@ -61,6 +60,7 @@ async fn transact(sink: &MysqlSink, cx: &Context, batch: &Batch, session: &mut S
     cursor::store(session, progress, Move::Forward).await?;
     cx.failpoint("mysql.commit")?;
     session.commit().await.map_err(from_mysql)?;
+    sink.floors().raise(progress, Move::Forward);
     cx.failpoint("mysql.committed")?;
     Ok(Outcome::default())
 }
@@ -69,10 +69,12 @@ async fn transact(sink: &MysqlSink, cx: &Context, batch: &Batch, session: &mut S
 pub(crate) async fn advance(sink: &MysqlSink, cx: &Context, progress: &Progress) -> Result<()> {
     let mut session = sink.writing().await?;
     let advanced = async {
-        begin(&mut session, progress, "").await?;
+        begin(sink, &mut session, progress, None).await?;
         cursor::store(&mut session, progress, Move::Anywhere).await?;
         cx.failpoint("mysql.commit")?;
-        session.commit().await.map_err(from_mysql)
+        session.commit().await.map_err(from_mysql)?;
+        sink.floors().raise(progress, Move::Anywhere);
+        Ok(())
     };
     let advanced = advanced.await;
     if advanced.is_err() {
@@ -82,10 +84,18 @@ pub(crate) async fn advance(sink: &MysqlSink, cx: &Context, progress: &Progress)
 }
 
 /// Begins a transaction that holds the cursors which move, and asks what they say.
-async fn begin(session: &mut Session, progress: &Progress, table: &str) -> Result<Admission> {
+async fn begin(
+    sink: &MysqlSink,
+    session: &mut Session,
+    progress: &Progress,
+    table: Option<&str>,
+) -> Result<Admission> {
     session.begin().await.map_err(from_mysql)?;
     let stored = cursor::hold(session, progress, table).await?;
-    let admission = Admission::of(&stored, progress, table)?;
+    let admission = Admission::of(&stored, progress, table.unwrap_or_default())?;
+    if !admission.replaces_log {
+        sink.floors().check(&stored, progress, table)?;
+    }
     if admission.replaces_log {
         cursor::forget(session, &progress.replicator).await?;
     }
@@ -254,7 +264,7 @@ impl<'a> Work<'a> {
             Kind::Delete => 2,
             _ => rows.first().map_or(1, |row| row.values.len().max(1)),
         };
-        let most = step(ROWS.min(PARAMETERS / parameters));
+        let most = step(PARAMETERS / parameters);
         let copies = if kind == Kind::Delete { 2 } else { 1 };
         let room = self.server.max_packet.saturating_sub(OVERHEAD);
         let mut pieces = Vec::new();
@@ -313,9 +323,9 @@ mod tests {
         {
             assert_eq!(step(rows), size, "{rows}");
         }
-        let mut sizes: Vec<_> = (1..=ROWS).map(step).collect();
+        let mut sizes: Vec<_> = (1..=PARAMETERS / 8).map(step).collect();
         sizes.sort_unstable();
         sizes.dedup();
-        assert_eq!(sizes.len(), 21);
+        assert_eq!((sizes.len(), sizes.last()), (20, Some(&256)));
     }
 }

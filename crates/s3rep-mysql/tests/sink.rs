@@ -187,6 +187,10 @@ async fn check_says_what_would_fail(databases: Arc<Databases>) {
     let no_user = with("user", json!("no such user"));
     let no_tls = with("ssl", json!(true));
     let no_host = with("host", json!("no-such-host.invalid"));
+    bench.place.proxy.fault(Fault::BlackHole);
+    let error = with("connectTimeout", json!(300)).check(&bench.cx).await.unwrap_err();
+    assert_error(&error, ErrorKind::Unavailable, true, Scope::Sink);
+    bench.place.proxy.fault(Fault::None);
     use ErrorKind::{ConfigInvalid, NotFound, Unauthenticated, Unavailable};
     for (sink, kind, is_temporary) in [
         (unreachable, Unavailable, true),
@@ -232,7 +236,8 @@ async fn check_proves_rights_without_writing(databases: Arc<Databases>) {
     assert!(restricted.apply(&bench.cx, &batch(&cars(), changes)).await.unwrap().rejected.is_empty());
 
     bench.run(&format!("REVOKE INSERT ON {}.* FROM {user}@'%'", bench.place.database)).await;
-    // Rights are looked at by each statement, also on connections that are open.
+    // The server looks at rights to a database when a connection is made.
+    restricted.close(&bench.cx).await.unwrap();
     let changes = vec![insert(3, "c", json!({"name": "s3cr3t"}))];
     let error = restricted.apply(&bench.cx, &batch(&cars(), changes)).await.unwrap_err();
     assert_eq!((error.kind(), error.is_temporary()), (ErrorKind::PermissionDenied, false), "{error:?}");
@@ -314,7 +319,7 @@ async fn another_row_is_never_changed(databases: Arc<Databases>) {
         "CREATE TABLE cars (name VARCHAR(40) PRIMARY KEY, id VARCHAR(40) NOT NULL UNIQUE)",
     ] {
         let bench = Bench::by_hand(&databases, sql).await;
-        let table = names(RouteMode::Upsert);
+        let table = table(RouteMode::Upsert, json!({"name": "string|required"}));
         let both = vec![insert(1, "a", json!({"name": "one"})), insert(2, "b", json!({"name": "two"}))];
         bench.write(&table, both).await;
         let rows = bench.rows(&table).await;
@@ -393,11 +398,12 @@ async fn tables_that_could_lose_rows_are_refused(databases: Arc<Databases>) {
             "CREATE TABLE t (id VARCHAR(40) PRIMARY KEY, name TEXT); CREATE VIEW cars AS SELECT * FROM t",
             "a view",
         ),
+        ("CREATE TABLE cars (id VARCHAR(40) PRIMARY KEY, name DOUBLE(10,2))", "double(10,2)"),
     ] {
         // MEMORY has no TEXT.
         let sql = if sql.contains("MEMORY") { sql.replace("TEXT", "VARCHAR(9)") } else { sql.to_owned() };
         let bench = Bench::by_hand(&databases, &sql).await;
-        let table = names(RouteMode::Upsert);
+        let table = table(RouteMode::Upsert, json!({"name": "string|required"}));
         let error = bench.apply(&table, vec![insert(1, "a", json!({"name": "x"}))]).await.unwrap_err();
         assert_error(&error, ErrorKind::SchemaMismatch, false, Scope::Table);
         let text = error.to_string();
@@ -701,12 +707,46 @@ async fn a_table_that_changes_between_batches_is_noticed(databases: Arc<Database
     bench.run("ALTER TABLE cars ADD PRIMARY KEY (id)").await;
     bench.write(&cars(), row(4)).await;
     assert_eq!(bench.count("cars").await, 4);
+}
 
-    // The cursors are gone with their table: whoever writes on begins where the log says.
-    bench.run("DROP TABLE _s3rep_cursor").await;
-    bench.apply(&cars(), row(5)).await.unwrap_err();
-    bench.write(&cars(), row(5)).await;
-    assert_eq!(bench.count("cars").await, 5);
+/// A server that took over and never heard of the last commits, or a backup that was restored.
+async fn a_database_that_forgot_is_not_written_on(databases: Arc<Databases>) {
+    let bench = Bench::synced(&databases).await;
+    let table = names(RouteMode::Append);
+    bench.sync(&table).await.unwrap();
+    let row = |seq| vec![insert(seq, &format!("k{seq}"), json!({"name": "x"}))];
+    bench.write(&table, row(1)).await;
+    bench.write(&table, row(2)).await;
+    let whole = |seq| CursorMove { table: "".into(), partition: Partition(0), seq: Seq(seq) };
+    for loss in [
+        "DELETE FROM cars WHERE id = 'k2'; UPDATE _s3rep_cursor SET seq = 1",
+        "DELETE FROM _s3rep_cursor",
+        "DROP TABLE _s3rep_cursor",
+    ] {
+        bench.run(loss).await;
+        for _ in 0..2 {
+            if let Err(error) = bench.apply(&table, row(3)).await {
+                // The first call learns that the table is gone.
+                assert!(error.scope() == Scope::Sink && error.advice().is_some(), "{error:?}");
+            }
+            let error = bench.apply(&table, row(3)).await.unwrap_err();
+            assert_error(&error, ErrorKind::Unavailable, true, Scope::Sink);
+            let error = bench.sink.advance(&bench.cx, &progress(vec![whole(3)])).await.unwrap_err();
+            assert_error(&error, ErrorKind::Unavailable, true, Scope::Sink);
+        }
+        assert_eq!(bench.place.number("SELECT COUNT(*) FROM cars WHERE id = 'k3'").await, 0, "{loss}");
+        // Whoever asks where it stands goes on from there.
+        bench.sink.cursors(&bench.cx, "r").await.unwrap();
+        let from = if loss.starts_with("DELETE FROM cars") { 2 } else { 1 };
+        bench.run("DELETE FROM cars").await;
+        bench.write(&table, (from..=2).flat_map(row).collect()).await;
+    }
+    // Going back on purpose is another thing.
+    let back = CursorMove { table: "cars".into(), ..whole(0) };
+    bench.sink.advance(&bench.cx, &progress(vec![back])).await.unwrap();
+    bench.run("DELETE FROM cars").await;
+    bench.write(&table, [row(1), row(2), row(3)].concat()).await;
+    assert_eq!(bench.count("cars").await, 3);
 }
 
 async fn schemas_evolve(databases: Arc<Databases>) {
@@ -719,7 +759,7 @@ async fn schemas_evolve(databases: Arc<Databases>) {
     .await;
     let old = table(
         RouteMode::Upsert,
-        json!({"name": "string|required|maxlength:20", "colour": "string", "gone": "string", "n": "number|min:0|max:9"}),
+        json!({"name": "string|required|maxlength:20", "colour": "string", "gone": "string", "n": "number|integer|min:0|max:9"}),
     );
     bench.sync(&old).await.unwrap();
     bench.write(&old, vec![insert(1, "a", json!({"name": "x", "colour": "red", "gone": "y", "n": 1}))]).await;
@@ -855,8 +895,10 @@ async fn an_earlier_attempt_that_still_runs_is_waited_for(databases: Arc<Databas
     bench.write(&table, vec![row(1)]).await;
     let mut earlier = bench.place.client().await;
     for statement in [
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
         "START TRANSACTION",
-        "INSERT INTO cars (id, name, _operation, _change_id, _changed_at) SELECT 'k2', 'x', 'insert', REPEAT('f', 32), _changed_at FROM cars",
+        "INSERT INTO cars (id, name, _operation, _change_id, _changed_at) \
+         VALUES ('k2', 'x', 'insert', REPEAT('f', 32), '2026-01-01')",
         "UPDATE _s3rep_cursor SET seq = 2 WHERE `partition` = 0",
     ] {
         earlier.query_drop(statement).await.unwrap();
@@ -870,7 +912,6 @@ async fn an_earlier_attempt_that_still_runs_is_waited_for(databases: Arc<Databas
     other.progress.cursors[0].partition = Partition(1);
     let applied = tokio::time::timeout(Duration::from_secs(5), bench.sink.apply(&bench.cx, &other)).await;
     assert!(applied.expect("a cursor of another partition is waited for").unwrap().rejected.is_empty());
-    // A parked change, whose batch moves no cursor, waits for whoever may be taking over.
     earlier.query_drop("COMMIT").await.unwrap();
     assert!(waiting.await.unwrap().unwrap().rejected.is_empty());
     assert_eq!(bench.count("cars").await, 3, "k2 is there once");
@@ -1243,6 +1284,7 @@ fn main() {
             names_are_only_names
             a_table_of_another_database_is_written
             a_table_that_changes_between_batches_is_noticed
+            a_database_that_forgot_is_not_written_on
             schemas_evolve
             a_change_of_the_table_that_the_server_refuses_is_about_the_table
             a_kill_at_any_place_leaves_rows_and_cursor_together

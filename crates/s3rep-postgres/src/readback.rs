@@ -105,8 +105,8 @@ impl Scan {
 }
 
 /// Keys in the order of their bytes, then every attribute. An append table is folded: changes of one record came
-/// in the order of their times, within a millisecond in that of their transactions, and there in that of their
-/// places.
+/// in the order of their transactions, and within one in that of their places. Their times say less: a pass over the
+/// source sees a delete later than it was made.
 fn select(table: &Table, targets: &[Target]) -> Result<String> {
     let key = targets.iter().find(|target| target.role == Role::Key).map_or(KEY, |target| &target.name);
     let key = POSTGRES.quote(key)?;
@@ -122,10 +122,10 @@ fn select(table: &Table, targets: &[Target]) -> Result<String> {
     Ok(match table.mode {
         RouteMode::Upsert => format!("SELECT {columns} FROM {name} ORDER BY {key}::text COLLATE \"C\""),
         RouteMode::Append => {
-            let (operation, changed_at) = (name_of(Role::Operation)?, name_of(Role::ChangedAt)?);
+            let operation = name_of(Role::Operation)?;
             format!(
                 "SELECT {columns} FROM (SELECT DISTINCT ON ({key}::text COLLATE \"C\") * FROM {name} \
-                 ORDER BY {key}::text COLLATE \"C\", {changed_at} DESC, xmin::text::int8 DESC, ctid DESC) AS last \
+                 ORDER BY {key}::text COLLATE \"C\", age(xmin), ctid DESC) AS last \
                  WHERE {operation} <> 'delete' ORDER BY {key}::text COLLATE \"C\""
             )
         }

@@ -47,7 +47,7 @@ impl SinkFactory for Postgres {
 
     async fn changes(&self, place: &Place, table: &Table) -> Vec<StoredChange> {
         let sql = format!(
-            "SELECT id, _operation, _change_id FROM {} ORDER BY _changed_at, xmin::text::int8, ctid",
+            "SELECT id, _operation, _change_id FROM {} ORDER BY age(xmin) DESC, ctid",
             quoted(&table.name)
         );
         let rows = place.client().await.query(&sql, &[]).await.unwrap();

@@ -81,6 +81,8 @@ pub(crate) fn column_type(type_name: &str) -> ColumnType {
         "mediumint" => integer(24),
         "int" | "integer" => integer(32),
         "bigint" => integer(64),
+        // `DOUBLE(10,2)` rounds what it is given, and says nothing.
+        "float" | "double" | "real" if argument.is_some_and(|text| text.contains(',')) => ColumnType::Unknown,
         "float" => ColumnType::Single,
         "double" | "real" => ColumnType::Double,
         "decimal" | "numeric" => {

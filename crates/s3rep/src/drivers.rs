@@ -37,13 +37,7 @@ static TABLE: &[Driver] = table! {
 };
 
 /// Drivers of s3db.js that this version does not have, so that a configuration that moves over is told so.
-const NOT_YET: &[&str] = &[
-    "bigquery",
-    "dynamodb",
-    "mongodb",
-    "sqs",
-    "webhook",
-];
+const NOT_YET: &[&str] = &["bigquery", "dynamodb", "mongodb", "sqs", "webhook"];
 
 /// One driver.
 #[derive(Clone, Copy, Debug)]

@@ -134,10 +134,8 @@ async fn in_postgres(server: &SqlServer) {
         theirs.push(merge(&client, &tuples).await);
         client.batch_execute("TRUNCATE products").await.unwrap();
         copy_into(&client, "products", &tuples).await;
-        client
-            .batch_execute("DROP TABLE IF EXISTS _s3rep_cursor; VACUUM products; CHECKPOINT")
-            .await
-            .unwrap();
+        client.batch_execute("DROP TABLE IF EXISTS _s3rep_cursor").await.unwrap();
+        vacuum(&client, "products").await;
         ours.push(drained(&cx, &updates, sink(&url), ROWS).await);
     }
     share("PostgreSQL, updates", "INSERT … SELECT … ON CONFLICT", ours, theirs, 60.0);
@@ -223,7 +221,7 @@ async fn merge(client: &Client, tuples: &Bytes) -> f64 {
         .unwrap();
     copy_into(client, "merged", tuples).await;
     copy_into(client, "filled", tuples).await;
-    client.batch_execute("VACUUM merged; CHECKPOINT").await.unwrap();
+    vacuum(client, "merged").await;
     let began = Instant::now();
     client
         .batch_execute("INSERT INTO merged SELECT * FROM filled ON CONFLICT (id) DO UPDATE SET name = excluded.name, price = excluded.price, stock = excluded.stock, active = excluded.active, tags = excluded.tags")
@@ -232,6 +230,12 @@ async fn merge(client: &Client, tuples: &Bytes) -> f64 {
     let rate = ROWS as f64 / began.elapsed().as_secs_f64();
     client.batch_execute("DROP TABLE merged").await.unwrap();
     rate
+}
+
+/// Before each measurement, so that none pays for what another one left to do.
+async fn vacuum(client: &Client, table: &str) {
+    client.batch_execute(&format!("VACUUM {table}")).await.unwrap();
+    client.batch_execute("CHECKPOINT").await.unwrap();
 }
 
 /// Ten times the rows, and the memory that they take here.
@@ -304,7 +308,7 @@ pub(super) async fn live_in_this_process(url: &str) {
     let mapping = Mapping::new(vec![Route::new("products", "products")]);
     let plugged = plugged.destination("postgres", mapping, sink(url)).build().unwrap();
     let plugged = database.use_plugin(plugged).await.unwrap();
-    products.insert(json!({"id": "first"})).await.unwrap();
+    products.insert(live_record("first", 0)).await.unwrap();
     plugged.caught_up().await.unwrap();
 
     // Looks as fast as it can by itself, on a connection of its own: with the least work for the server.
@@ -344,8 +348,7 @@ pub(super) async fn live_in_this_process(url: &str) {
                     let due = began + Duration::from_millis((n * 50 + writer) as u64);
                     tokio::time::sleep_until(due.into()).await;
                     let n = n * 50 + writer;
-                    let record = json!({"id": format!("live-{n:08}"), "name": format!("Product {n}"), "price": 1.5, "stock": n,
-                                        "active": true, "tags": {"a": [1, 2]}});
+                    let record = live_record(&format!("live-{n:08}"), n);
                     let at = Instant::now();
                     sent.send((n, at)).unwrap();
                     products.insert(record).await.unwrap();
@@ -361,6 +364,10 @@ pub(super) async fn live_in_this_process(url: &str) {
     let (p50, p99) = percentiles(watcher.await.unwrap());
     println!("{p50} {p99} {cpu}");
     database.close().await.unwrap();
+}
+
+fn live_record(id: &str, n: usize) -> serde_json::Value {
+    json!({"id": id, "name": format!("Product {n}"), "price": 1.5, "stock": n, "active": true, "tags": {"a": [1, 2]}})
 }
 
 fn cpu_seconds() -> f64 {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     encode::{self, Target},
-    page::{Page, row_number},
+    page::{Page, readable, row_number},
     table::{planned_shape, targets},
 };
 
@@ -97,7 +97,7 @@ impl Reader {
                 }
                 format!(
                     "SELECT {} FROM temp._s3rep_fold AS f JOIN {} AS t ON t.{place} = f.place \
-                     WHERE f.id > ?1 AND {} <> 'delete' ORDER BY f.id LIMIT ?2",
+                     WHERE f.id > CAST(?1 AS TEXT) AND {} <> 'delete' ORDER BY f.id LIMIT ?2",
                     page.columns,
                     page.name,
                     page.operation()?
@@ -106,8 +106,14 @@ impl Reader {
         };
         let limit = i64::try_from(max).unwrap_or(i64::MAX);
         // Every key is after the empty text but the empty key itself, which no record has.
-        let parameters = vec![Sql::from(after.unwrap_or_default()), Sql::Integer(limit)];
-        connection.query(&sql, parameters, |row| page.decode(row))
+        let mut after = after.unwrap_or_default().as_bytes().to_vec();
+        loop {
+            let parameters = vec![Sql::Blob(after), Sql::Integer(limit)];
+            match readable(connection.query(&sql, parameters, |row| page.decode(row))?) {
+                Ok(rows) => return Ok(rows),
+                Err(last) => after = last,
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use libsql::Statement;
+use libsql::{Statement, Value};
 use s3rep_core::{Error, ErrorKind, OnMismatch, Result, RouteMode, Scope, Table};
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
     error::from_io,
     schema,
 };
-use crate::table::Fitted;
+use crate::table::{self, Fitted};
 
 /// A database file and what is known of it. Calls take turns.
 pub(crate) struct Place {
@@ -186,7 +186,10 @@ impl Open {
 
 impl Prepared {
     fn new(connection: &Connection, table: &Table, on_mismatch: OnMismatch) -> Result<Self> {
-        let fitted = Fitted::new(table, schema::inspect(connection, &table.name)?, on_mismatch)?;
+        let shape = schema::inspect(connection, &table.name)?;
+        let name = vec![Value::from(&*table.name)];
+        let is_ordered = connection.query(table::IS_ORDERED, name, |mut row| row.integer(0))? != [0];
+        let fitted = Fitted::new(table, shape, is_ordered, on_mismatch)?;
         let prepare = |sql: Result<String>| {
             sql.and_then(|sql| connection.prepare(&sql))
                 .map_err(|error: Error| error.with_context("table", &table.name))

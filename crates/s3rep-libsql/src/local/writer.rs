@@ -29,7 +29,7 @@ pub(crate) fn apply(
         let prepared = open.prepared(table, on_mismatch)?;
         let mut rejected = Vec::new();
         let mut undeclared = 0;
-        for (index, change) in change::due(batch, &admission) {
+        for (index, change) in change::due(batch, &prepared.fitted, &admission) {
             match write(&connection, table, prepared, change, &mut undeclared) {
                 Ok(()) => {}
                 Err(error) if error.scope() == Scope::Record => {
@@ -69,11 +69,8 @@ fn write(
     let at = |error: Error| change::at(error, table, change);
     let (effect, without_column) = Effect::of(table, &prepared.fitted.targets, change).map_err(at)?;
     *undeclared += without_column;
-    let done = match effect {
-        Effect::Delete(key) => connection.step(&prepared.delete, vec![key]),
-        Effect::Write(row) => connection.step(&prepared.write, row),
-    };
-    done.map_err(at)
+    let statement = if effect.is_delete() { &prepared.delete } else { &prepared.write };
+    connection.step(statement, effect.into_values()).map_err(at)
 }
 
 /// Refuses an owner that another one has replaced, and forgets the cursors of another log. Part of the

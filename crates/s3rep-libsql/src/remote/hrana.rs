@@ -2,6 +2,8 @@
 //!
 //! <https://github.com/tursodatabase/libsql/blob/main/docs/HTTP_V3_SPEC.md>
 
+use std::time::Duration;
+
 use base64::{
     Engine,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
@@ -18,6 +20,10 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// How long an answer may take. The engine gives writes up earlier; statements that change or read a whole table
+/// are nobody's to watch, and may take long.
+const ANSWER: Duration = Duration::from_secs(600);
 
 /// Statements for one request. The server runs them in a connection of their own, which ends with the request:
 /// what is not committed then is undone.
@@ -236,6 +242,11 @@ impl Ran {
 impl Http {
     /// Runs a script. Statements that fail are no error here.
     pub(crate) async fn run(&self, script: &Script) -> Result<Ran> {
+        self.run_within(script, ANSWER).await
+    }
+
+    /// As [`Self::run`], within a time.
+    pub(crate) async fn run_within(&self, script: &Script, time: Duration) -> Result<Ran> {
         #[derive(Deserialize)]
         struct Answer {
             results: Vec<Answered>,
@@ -254,7 +265,7 @@ impl Http {
             step_results: Vec<Option<StepResult>>,
             step_errors: Vec<Option<Failure>>,
         }
-        let answer = self.post(script.request()?).await?;
+        let answer = self.post(script.request()?, time).await?;
         let at = |error: Error| error.with_context("server", self.server());
         // The error of the parser may quote the answer, and that a row.
         let answer: Answer = serde_json::from_slice(&answer)

@@ -20,8 +20,6 @@ use super::{address::Address, error};
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long an answer may take. The engine gives a write up earlier; this ends what nobody watches.
-const ANSWER: Duration = Duration::from_secs(60);
 /// The largest answer that is read. Servers send 10 MB at most.
 const LARGEST: usize = 64 << 20;
 /// The largest answer that is read when it tells of a problem.
@@ -68,10 +66,10 @@ impl Http {
         &self.server
     }
 
-    /// Sends JSON, and returns what a server answers that took it.
-    pub(crate) async fn post(&self, json: Vec<u8>) -> Result<Bytes> {
-        let answer = tokio::time::timeout(ANSWER, self.exchange(json)).await.unwrap_or_else(|_| {
-            let message = format!("no answer from the server within {} s", ANSWER.as_secs());
+    /// Sends JSON, and returns what a server answers that took it, within a time.
+    pub(crate) async fn post(&self, json: Vec<u8>, within: Duration) -> Result<Bytes> {
+        let answer = tokio::time::timeout(within, self.exchange(json)).await.unwrap_or_else(|_| {
+            let message = format!("no answer from the server within {} s", within.as_secs());
             Err(Error::new(ErrorKind::Timeout, message).temporary().with_scope(Scope::Sink))
         });
         answer.map_err(|error| error.with_context("server", &self.server))
@@ -136,4 +134,87 @@ fn native_roots() -> Result<RootCertStore> {
         ));
     }
     Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{
+        ServerConfig,
+        pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    };
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    // Of nobody: an authority, and the certificate of `localhost` that it signed, with its key.
+    const AUTHORITY: &[u8] = include_bytes!("fixtures/authority.der");
+    const LOCALHOST: &[u8] = include_bytes!("fixtures/localhost.der");
+    const KEY: &[u8] = include_bytes!("fixtures/localhost.key.der");
+
+    /// A server that answers with the request that it heard; returns its port.
+    async fn echo() -> u16 {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(KEY.to_vec()));
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![CertificateDer::from(LOCALHOST.to_vec())], key)
+            .unwrap();
+        let (acceptor, listener) =
+            (TlsAcceptor::from(Arc::new(config)), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                // A client that does not trust the certificate goes away.
+                let Ok(mut client) = acceptor.accept(client).await else { continue };
+                let mut heard = vec![0; 4096];
+                let read = client.read(&mut heard).await.unwrap();
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {read}\r\n\r\n");
+                client.write_all(head.as_bytes()).await.unwrap();
+                client.write_all(&heard[..read]).await.unwrap();
+                client.shutdown().await.unwrap();
+            }
+        });
+        port
+    }
+
+    fn client(url: &str, roots: RootCertStore) -> Http {
+        let address = Address::parse(url).unwrap().unwrap();
+        Http::with_roots(address, Some(&Secret::from("hunter2")), roots).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_checked_with_its_authority_and_name() {
+        let port = echo().await;
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from(AUTHORITY)).unwrap();
+
+        let trusted = client(&format!("libsql://localhost:{port}"), roots.clone());
+        let heard = trusted.post(b"{}".to_vec(), CONNECT).await.unwrap();
+        let heard = String::from_utf8_lossy(&heard);
+        assert!(heard.starts_with("POST /v3/pipeline HTTP/1.1\r\n"), "{heard}");
+        assert!(heard.contains("authorization: Bearer hunter2\r\n"), "{heard}");
+
+        for (url, roots) in [
+            (format!("libsql://localhost:{port}"), RootCertStore::empty()),
+            (format!("wss://127.0.0.1:{port}"), roots),
+        ] {
+            let error = client(&url, roots).post(b"{}".to_vec(), CONNECT).await.unwrap_err();
+            assert_eq!((error.kind(), error.is_temporary()), (ErrorKind::Unavailable, true));
+            let said = format!("{error:?}");
+            assert!(said.contains("certificate") && !said.contains("hunter2"), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_system_has_certificates_or_says_what_to_do() {
+        match native_roots() {
+            Ok(roots) => assert!(!roots.is_empty()),
+            Err(error) => assert!(error.advice().is_some()),
+        }
+    }
 }

@@ -62,7 +62,10 @@ impl Known {
         let facts = facts(&mut script, when);
         let exists = script.query(when, cursor::exists(), vec![]);
         let cursors = script.query(when, cursor::select(), vec![Value::from(&**replicator)]);
-        let look = table.map(|table| (table, Look::add(&mut script, when, table)));
+        let look = table.map(|table| {
+            let is_ordered = script.query(when, table::IS_ORDERED, vec![Value::from(&*table.name)]);
+            (table, is_ordered, Look::add(&mut script, when, table))
+        });
         let mut ran = server.run(&script).await?;
         let schema_version = schema_version(&mut ran, facts)?;
         if ran.rows(exists)?.is_empty() {
@@ -71,8 +74,10 @@ impl Known {
         let cursors = ran.rows(cursors)?.into_iter().map(cursor::decode).collect::<Result<_>>()?;
         let mut known =
             Self { replicator: replicator.clone(), cursors, schema_version, tables: HashMap::new() };
-        if let Some((table, look)) = look {
-            let fitted = Fitted::new(table, look.take(&mut ran)?, on_mismatch)?;
+        if let Some((table, is_ordered, look)) = look {
+            let shape = look.take(&mut ran)?;
+            let is_ordered = ran.rows(is_ordered)?.pop().map(|mut row| row.integer(0)).transpose()?;
+            let fitted = Fitted::new(table, shape, is_ordered != Some(0), on_mismatch)?;
             known.tables.insert((table.name.clone(), table.mode), Arc::new(fitted));
         }
         Ok(Some(known))

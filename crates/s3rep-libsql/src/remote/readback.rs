@@ -14,7 +14,7 @@ use s3rep_core::{
 use super::{http::Http, known, sink::RemoteSink};
 use crate::{
     encode::{self, Target},
-    page::{Page, row_number},
+    page::{Page, readable, row_number},
     row::{Row, text_of},
     table::{planned_shape, targets},
 };
@@ -23,10 +23,13 @@ use crate::{
 /// its keys; the answer has to stay below the 10 MB of a server.
 const KEYS: usize = 20_000;
 
+/// Where the values of records are found, by table and mode.
+type Tables = HashMap<(Arc<str>, RouteMode), Arc<[Target]>>;
+
 /// What is known of the tables that are read.
 #[derive(Default)]
 pub(crate) struct Reader {
-    targets: Mutex<HashMap<(Arc<str>, RouteMode), Arc<[Target]>>>,
+    targets: Mutex<Tables>,
     fold: tokio::sync::Mutex<Fold>,
 }
 
@@ -34,14 +37,17 @@ pub(crate) struct Reader {
 #[derive(Default)]
 struct Fold {
     table: Option<Arc<str>>,
-    rows: VecDeque<(String, i64)>,
-    /// The last key that was looked for or handed out.
-    last: String,
+    rows: VecDeque<i64>,
+    /// The last key of them.
+    last: Vec<u8>,
+    /// There are no more.
     is_all: bool,
+    /// The last key that was handed out.
+    handed: String,
 }
 
 impl Reader {
-    fn lock(&self) -> MutexGuard<'_, HashMap<(Arc<str>, RouteMode), Arc<[Target]>>> {
+    fn lock(&self) -> MutexGuard<'_, Tables> {
         self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -88,9 +94,15 @@ fn limit(max: usize) -> Value {
 
 /// A page of an upsert table.
 async fn upserted(server: &Http, page: &Page<'_>, after: &str, max: usize) -> Result<Vec<(String, Record)>> {
-    let args = |max| vec![Value::from(after), limit(max)];
-    let (rows, _) = ask(server, &page.upserted(), max, args).await?;
-    rows.into_iter().map(|row| page.decode(row)).collect()
+    let mut after = after.as_bytes().to_vec();
+    loop {
+        let args = |max| vec![Value::Blob(after.clone()), limit(max)];
+        let (rows, _) = ask(server, &page.upserted(), max, args).await?;
+        match readable(rows.into_iter().map(|row| page.decode(row)).collect::<Result<_>>()?) {
+            Ok(rows) => return Ok(rows),
+            Err(last) => after = last,
+        }
+    }
 }
 
 impl Fold {
@@ -115,16 +127,18 @@ impl Fold {
                 return Ok(Vec::new());
             }
             let args = |max| {
-                let places: Vec<i64> = self.rows.iter().take(max).map(|(_, place)| *place).collect();
+                let places: Vec<i64> = self.rows.iter().take(max).copied().collect();
                 vec![Value::Text(serde_json::json!(places).to_string())]
             };
             let (rows, asked) = ask(server, &sql, max, args).await?;
-            if let Some((key, _)) = self.rows.drain(..asked).next_back() {
-                self.last = key;
-            }
-            // Rows may have gone since they were looked for.
-            if !rows.is_empty() {
-                return rows.into_iter().map(|row| page.decode(row)).collect();
+            self.rows.drain(..asked);
+            let rows = rows.into_iter().map(|row| page.decode(row)).collect::<Result<_>>()?;
+            // Rows may have gone since they were looked for, or have keys that nobody can read.
+            if let Ok(rows) = readable(rows)
+                && let Some((key, _)) = rows.last()
+            {
+                self.handed.clone_from(key);
+                return Ok(rows);
             }
         }
     }
@@ -133,17 +147,18 @@ impl Fold {
         let Page { name, key, .. } = page;
         let sql = format!(
             "SELECT {id}, f.place FROM (SELECT {key} AS id, max(t.{place}) AS place FROM {name} AS t \
-             WHERE typeof({key}) = 'text' AND {key} COLLATE BINARY > ?1 GROUP BY {key} COLLATE BINARY) AS f \
+             WHERE typeof({key}) = 'text' AND {key} COLLATE BINARY > CAST(?1 AS TEXT) GROUP BY {key} COLLATE BINARY) AS f \
              JOIN {name} AS t ON t.{place} = f.place WHERE {operation} <> 'delete' \
              ORDER BY f.id COLLATE BINARY LIMIT ?2",
             id = text_of("f.id"),
             operation = page.operation()?,
         );
-        let args = |max| vec![Value::from(self.last.as_str()), limit(max)];
+        let args = |max| vec![Value::Blob(self.last.clone()), limit(max)];
         let (rows, asked) = ask(server, &sql, KEYS, args).await?;
         self.is_all = rows.len() < asked;
         for mut row in rows {
-            self.rows.push_back((row.text(0)?, row.integer(1)?));
+            self.last = row.bytes(0)?;
+            self.rows.push_back(row.integer(1)?);
         }
         Ok(())
     }
@@ -176,9 +191,10 @@ impl Readback for RemoteSink {
             return upserted(&self.server, &page, after_text, max).await;
         }
         let mut fold = self.reader.fold.lock().await;
-        let goes_on = after.is_some() && fold.table.as_ref() == Some(&table.name) && fold.last == after_text;
+        let goes_on =
+            after.is_some() && fold.table.as_ref() == Some(&table.name) && fold.handed == after_text;
         if !goes_on {
-            *fold = Fold { table: Some(table.name.clone()), last: after_text.to_owned(), ..Fold::default() };
+            *fold = Fold { table: Some(table.name.clone()), last: after_text.into(), ..Fold::default() };
         }
         fold.page(&self.server, &page, row_number(&shape)?, max).await
     }

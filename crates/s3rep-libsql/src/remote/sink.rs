@@ -1,12 +1,12 @@
 //! A database on a server as a destination.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use libsql::Value;
 use s3rep_core::{
-    Batch, Capability, Context, DriverConfig, Limits, Outcome, Progress, Readback, Result,
-    SchemaSync, SchemaSyncOptions, Secret, Sink, StoredCursors, Table,
+    Batch, Capability, Context, DriverConfig, Limits, Outcome, Progress, Readback, Result, SchemaSync,
+    SchemaSyncOptions, Secret, Sink, StoredCursors, Table,
 };
 use s3rep_sql::stored_cursors;
 use tokio::sync::Mutex;
@@ -27,6 +27,9 @@ const LIMITS: Limits = Limits { records: 1_000, bytes: 4 << 20, record_bytes: 4 
 
 /// A batch that meets a database which is not as it was known to be is built anew, once.
 const TRIES: usize = 2;
+
+/// How long a check waits for a server that does not answer. One that is busy answers after 5 s.
+const CHECK: Duration = Duration::from_secs(20);
 
 /// A database on a server as a destination.
 pub(crate) struct RemoteSink {
@@ -81,7 +84,7 @@ impl Sink for RemoteSink {
         let begin = script.run(When::Always, "BEGIN IMMEDIATE", vec![]);
         let create = script.run(When::Done(begin), "CREATE TABLE IF NOT EXISTS _s3rep_check (x)", vec![]);
         script.run(When::InTransaction, "ROLLBACK", vec![]);
-        let mut ran = self.server.run(&script).await?;
+        let mut ran = self.server.run_within(&script, CHECK).await?;
         known::schema_version(&mut ran, facts)?;
         ran.check(begin)?;
         ran.check(create)

@@ -99,24 +99,24 @@ pub(crate) fn contention(message: &'static str) -> Error {
         .with_advice("look whether another program writes to the same tables or changes them")
 }
 
-/// What is to be done, deletes first: they may make room for values that have to be unique.
+/// What is to be done.
 struct Due {
-    deletes: Vec<(usize, Value)>,
-    rows: Vec<(usize, Vec<Value>)>,
+    /// In order, each with the index of its change.
+    effects: Vec<(usize, Effect)>,
+    /// What cannot be done.
     rejected: Vec<Rejected>,
 }
 
 impl Due {
     fn of(batch: &Batch, fitted: &Fitted, admission: &Admission) -> Self {
         let table = &batch.table;
-        let mut due = Self { deletes: Vec::new(), rows: Vec::new(), rejected: Vec::new() };
+        let mut due = Self { effects: Vec::new(), rejected: Vec::new() };
         let mut undeclared = 0;
-        for (index, change) in change::due(batch, admission) {
+        for (index, change) in change::due(batch, fitted, admission) {
             match Effect::of(table, &fitted.targets, change) {
-                Ok((Effect::Delete(key), _)) => due.deletes.push((index, key)),
-                Ok((Effect::Write(row), without_column)) => {
+                Ok((effect, without_column)) => {
                     undeclared += without_column;
-                    due.rows.push((index, row));
+                    due.effects.push((index, effect));
                 }
                 Err(error) => due.rejected.push(Rejected { index, error: change::at(error, table, change) }),
             }
@@ -127,16 +127,19 @@ impl Due {
 
     /// Adds as few statements as make sense, each after the last; returns the last.
     fn add(&self, fitted: &Fitted, script: &mut Script, mut last: usize) -> Result<usize> {
-        for keys in self.deletes.chunks(PARAMETERS) {
-            let args = keys.iter().map(|(_, key)| key.clone()).collect();
-            last = script.run(When::Done(last), fitted.delete(keys.len())?, args);
-        }
         let rows_each = (PARAMETERS / fitted.targets.len().max(1)).max(1);
         let full = fitted.write(rows_each)?;
-        for rows in self.rows.chunks(rows_each) {
-            let sql = if rows.len() == rows_each { full.clone() } else { fitted.write(rows.len())? };
-            let args = rows.iter().flat_map(|(_, row)| row.iter().cloned()).collect();
-            last = script.run(When::Done(last), sql, args);
+        for alike in self.effects.chunk_by(|(_, one), (_, next)| one.is_delete() == next.is_delete()) {
+            let is_delete = alike.iter().any(|(_, effect)| effect.is_delete());
+            for effects in alike.chunks(if is_delete { PARAMETERS } else { rows_each }) {
+                let sql = match effects.len() {
+                    keys if is_delete => fitted.delete(keys)?,
+                    rows if rows == rows_each => full.clone(),
+                    rows => fitted.write(rows)?,
+                };
+                let args = effects.iter().flat_map(|(_, effect)| effect.values().iter().cloned());
+                last = script.run(When::Done(last), sql, args.collect());
+            }
         }
         Ok(last)
     }
@@ -144,14 +147,11 @@ impl Due {
     /// Adds a statement a change, whatever becomes of the others. Returns the step and the index of each.
     fn add_each(self, fitted: &Fitted, script: &mut Script) -> Result<Vec<(usize, usize)>> {
         let (delete, write) = (fitted.delete(1)?, fitted.write(1)?);
-        let mut steps = Vec::with_capacity(self.deletes.len() + self.rows.len());
-        for (index, key) in self.deletes {
-            steps.push((script.run(When::InTransaction, delete.clone(), vec![key]), index));
-        }
-        for (index, row) in self.rows {
-            steps.push((script.run(When::InTransaction, write.clone(), row), index));
-        }
-        Ok(steps)
+        let step = |(index, effect): (usize, Effect)| {
+            let sql = if effect.is_delete() { &delete } else { &write };
+            (script.run(When::InTransaction, sql, effect.into_values()), index)
+        };
+        Ok(self.effects.into_iter().map(step).collect())
     }
 }
 

@@ -70,6 +70,20 @@ impl Failpoints for FailOnce {
     }
 }
 
+/// Batches for a table whose names are unique. In the order of the keys a name would be there twice meanwhile.
+pub(crate) fn values_that_move() -> [Vec<RowChange>; 2] {
+    let named = |seq, key, name| insert(seq, key, json!({ "name": name }));
+    [
+        vec![named(1, "a", "1"), named(2, "b", "2"), named(3, "c", "gone")],
+        vec![
+            named(4, "b", "3"),
+            named(5, "a", "2"),
+            change(6, "c", Operation::Delete, None),
+            named(7, "aa", "1"),
+        ],
+    ]
+}
+
 /// Every kind of value, and those that look like another kind.
 pub(crate) fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![

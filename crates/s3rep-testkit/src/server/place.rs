@@ -136,7 +136,7 @@ mod tests {
     fn what_an_ended_process_left_is_removed() {
         let place = tempfile::tempdir().unwrap();
         let owned = Place::within(place.path()).unwrap();
-        let Place { directory, _lock } = Place::within(place.path()).unwrap();
+        let Place { directory, _lock: lock } = Place::within(place.path()).unwrap();
         let left = directory.keep();
         fs::create_dir(left.join("data")).unwrap();
         // Between the making of a directory and its lock.
@@ -145,7 +145,7 @@ mod tests {
 
         sweep(place.path());
         assert!(left.exists(), "its owner lives");
-        drop(_lock);
+        drop(lock);
         sweep(place.path());
         assert!(!left.exists());
         assert!(owned.path().exists() && new.exists());
