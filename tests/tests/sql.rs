@@ -195,17 +195,45 @@ async fn break_the_way(kind: Arc<Kind>) {
     scene.check().await;
 }
 
+/// The configuration in `examples/` does what it says, with the real database.
+async fn the_example_runs(kind: Arc<Kind>) {
+    let database = format!("s3rep_example_{}", std::process::id());
+    (kind.create)(kind.server.clone(), database.clone()).await;
+    let place = Place::with_open_data();
+    place.write("postgres.yaml", include_str!("../../examples/postgres.yaml"));
+    let run = |command: &[&str]| {
+        let command = [command, &["-c", "postgres.yaml"]].concat();
+        let mut command = place.command(&command);
+        command.env("SOURCE_URL", "file://./bucket/databases/open-data");
+        let output = command.env("POSTGRES_URL", kind.server.url(&database)).output().unwrap();
+        s3rep_tests::Ran::from(output).expect(0)
+    };
+    let plan = run(&["plan"]).stdout;
+    assert!(plan.contains("CREATE TABLE IF NOT EXISTS \"cars\""), "{plan}");
+    run(&["apply"]);
+    run(&["check"]);
+    run(&["run", "--once"]);
+    run(&["verify"]);
+    assert_eq!(run(&["plan"]).stdout.trim(), "", "the tables are as they should be");
+    let count = "SELECT count(*)::text FROM cars UNION ALL SELECT count(*)::text FROM weather_history";
+    let counts = (kind.query)(kind.server.clone(), database, count).await;
+    assert_eq!(counts[0], "406", "{counts:?}");
+}
+
 fn trials(runtime: &Arc<Runtime>, name: &str, kind: Result<Kind, Missing>) -> Vec<Trial> {
     let kind = match kind {
         Ok(kind) => Arc::new(kind),
         Err(missing) => return vec![missing.trial(name)],
     };
     type Case = fn(Arc<Kind>) -> BoxFuture<'static, ()>;
-    let cases: [(&str, Case); 3] = [
+    let mut cases: Vec<(&str, Case)> = vec![
         ("s3rep is killed between rows and cursor", |kind| Box::pin(kill_s3rep(kind))),
         ("the way to the server breaks", |kind| Box::pin(break_the_way(kind))),
         ("the server is killed and started again", |kind| Box::pin(kill_server(kind))),
     ];
+    if name == "postgres" {
+        cases.push(("the example runs", |kind| Box::pin(the_example_runs(kind))));
+    }
     let trial = |(title, case): (&str, Case)| {
         let (kind, runtime) = (kind.clone(), runtime.clone());
         // Nobody may kill a server of the user's own.

@@ -244,7 +244,7 @@ impl MysqlOptions {
             None => (OptsBuilder::default().ip_or_hostname("localhost"), None),
         };
         if let Some(host) = &self.host {
-            builder = builder.ip_or_hostname(host.trim_matches(['[', ']']));
+            builder = builder.ip_or_hostname(bare(host));
         }
         if let Some(port) = self.port {
             builder = builder.tcp_port(port);
@@ -306,7 +306,13 @@ fn parts(url: &str) -> Result<(OptsBuilder, Option<Ssl>)> {
             }
         });
     }
-    Ok((OptsBuilder::from_opts(opts), ssl))
+    let host = bare(opts.ip_or_hostname()).to_owned();
+    Ok((OptsBuilder::from_opts(opts).ip_or_hostname(host), ssl))
+}
+
+/// An address of version 6 without its brackets.
+fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 /// `true`, `false` or the option as JSON, percent-encoded or not.
@@ -390,8 +396,11 @@ mod tests {
             assert_eq!(found, ("db", 3307, Some("shop"), Some("me"), Some("p@ss/w")), "{given}");
             assert!(opts.ssl_opts().is_none() && !opts.prefer_socket());
         }
-        let opts = opts(json!({"database": "d"})).unwrap();
-        assert_eq!((opts.ip_or_hostname(), opts.tcp_port()), ("localhost", 3306));
+        let usual = opts(json!({"database": "d"})).unwrap();
+        assert_eq!((usual.ip_or_hostname(), usual.tcp_port()), ("localhost", 3306));
+        for given in [json!({"url": "mysql://[::1]/d"}), json!({"host": "[::1]", "database": "d"})] {
+            assert_eq!(opts(given).unwrap().ip_or_hostname(), "::1");
+        }
     }
 
     #[test]

@@ -3,19 +3,45 @@
 //! The server's texts quote values of records (`Duplicate entry 'ada@example.com' for key 'email'`). Of errors about
 //! records only the names in them are repeated.
 
+use std::borrow::Cow;
+
 use mysql_async::{DriverError, IoError, TlsError};
 use s3rep_core::{Error, ErrorKind, Scope};
 
-/// Codes that are asked for by name.
+/// The codes that MySQL and MariaDB share, and each one's own, by what they mean here.
 pub(crate) mod code {
     pub(crate) const UNKNOWN_COLUMN: u16 = 1054;
     pub(crate) const DUPLICATE_COLUMN: u16 = 1060;
     pub(crate) const CANNOT_DROP: u16 = 1091;
     pub(crate) const NO_SUCH_TABLE: u16 = 1146;
     pub(super) const NULL: u16 = 1048;
-    pub(super) const DUPLICATE: [u16; 3] = [1062, 1169, 1586];
     pub(super) const ENGINE: u16 = 1030;
+    /// Vitess says everything with it.
     pub(super) const UNKNOWN: u16 = 1105;
+    pub(super) const DUPLICATE: &[u16] = &[1062, 1169, 1586];
+    /// A value of the wrong kind: numbers, times, characters, JSON.
+    pub(super) const VALUE: &[u16] = &[
+        1265, 1292, 1300, 1365, 1366, 1367, 1411, 1416, 1525, 3140, 3141, 3142, 3143, 3144, 3145, 3146, 3147,
+        3148, 3149, 3150, 3151, 3155, 3156, 3157, 3158,
+    ];
+    /// Deadlocks, waits that were too long, transactions that met another one when they were committed.
+    pub(super) const CONTENTION: &[u16] = &[1020, 1205, 1213, 1412, 1615, 1637, 3101, 3572];
+    /// Shutdown, no memory or threads, a session that was ended, a node of a cluster that is not ready.
+    pub(super) const UNAVAILABLE: &[u16] = &[
+        1037, 1038, 1041, 1047, 1053, 1077, 1079, 1129, 1135, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 3032,
+        3100, 3169, 4031,
+    ];
+    /// Passwords, hosts, accounts that are locked or have expired.
+    pub(super) const REFUSED_USER: &[u16] = &[1045, 1130, 1251, 1698, 1820, 1862, 3118, 4151];
+    /// Columns that are absent, generated or without a default; tables that take no rows.
+    pub(super) const SHAPE: &[u16] =
+        &[UNKNOWN_COLUMN, DUPLICATE_COLUMN, CANNOT_DROP, 1136, 1288, 1348, 1356, 1364, 1471, 1906, 3105];
+    /// Of statements that make or change a table.
+    pub(super) const DEFINITION: &[u16] = &[
+        1050, 1067, 1069, 1070, 1071, 1072, 1073, 1074, 1101, 1117, 1138, 1163, 1170, 1293, 1294, 1439, 1484,
+        1846, 3750, 3780,
+    ];
+    pub(super) const DAMAGED: &[u16] = &[1034, 1035, 1194, 1195, 1712, 1877];
 }
 
 /// The server's code, where the server refused something.
@@ -39,7 +65,7 @@ pub(crate) fn from_mysql(error: mysql_async::Error) -> Error {
     }
 }
 
-fn sink(kind: ErrorKind, message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+fn sink(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(kind, message).with_scope(Scope::Sink)
 }
 
@@ -133,137 +159,136 @@ fn from_server(code: u16, state: &str, message: &str) -> Error {
     error
 }
 
-/// By the codes that MySQL and MariaDB share, and each one's own.
 fn classify(code: u16, message: &str) -> Error {
-    // Names only: no text of these quotes a value.
-    let said = |kind, what: &'static str| Error::new(kind, format!("{what}: {message}"));
-    let record = |kind, what: &'static str| Error::new(kind, what).with_scope(Scope::Record);
-    let table = |error: Error| error.with_scope(Scope::Table);
-    let at_sink = |error: Error| error.with_scope(Scope::Sink);
-    match code {
-        code if code::DUPLICATE.contains(&code) => {
-            record(ErrorKind::Conflict, "another row has the same unique value")
-        }
-        code::NULL | 1263 => record(ErrorKind::Conflict, "the column accepts no null"),
-        3819 | 4025 => record(ErrorKind::Conflict, "a check constraint refused the row"),
-        1216 | 1452 => record(ErrorKind::Conflict, "the row refers to one that is not there"),
-        1217 | 1451 => record(ErrorKind::Conflict, "another row refers to this one"),
-        1526 | 1748 => record(ErrorKind::Conflict, "the table has no partition for the row"),
-        // The text of a trigger is the user's, and may quote the row.
-        1644 => record(ErrorKind::Conflict, "a trigger of the table refused the row"),
-        1406 => record(ErrorKind::InvalidValue, "the text is longer than the column takes"),
-        1264 | 1690 | 1441 => record(ErrorKind::InvalidValue, "the value is out of the range of the column"),
-        1265 | 1292 | 1300 | 1365 | 1366 | 1367 | 1411 | 1416 | 1525 | 3140..=3158 | 4038..=4043 => {
-            record(ErrorKind::InvalidValue, "a value does not fit its column")
-        }
-        1118 => record(ErrorKind::TooLarge, "the row is larger than the table takes")
-            .with_advice("give some columns the type LONGTEXT, or spread the attributes over two tables"),
-        1153 | 1162 | 1301 | 2020 => too_large(),
-        1713 => Error::new(ErrorKind::TooLarge, "the change is larger than the server's undo log takes"),
-        1020 | 1205 | 1213 | 1412 | 1615 | 1637 | 3101 | 3572 => {
-            at_sink(said(ErrorKind::Contention, "another transaction is in the way"))
-                .temporary()
-                .with_advice("look for long transactions of other programs on these tables")
-        }
-        1317 | 1907 | 1969 | 3024 => at_sink(said(ErrorKind::Timeout, "the server ended the statement"))
-            .temporary()
-            .with_advice("raise the server's limit for statements, or lower the replicator's batchSize"),
-        1021 | 1114 | 3675 => at_sink(said(ErrorKind::StorageFull, "the server has no space left"))
-            .temporary()
-            .with_advice("free space on the server's disk"),
-        code::ENGINE if message.contains("error 28") => {
-            at_sink(said(ErrorKind::StorageFull, "the server has no space left"))
-                .temporary()
-                .with_advice("free space on the server's disk")
-        }
-        1040 | 1203 => at_sink(said(ErrorKind::Unavailable, "the server takes no more connections"))
-            .temporary()
-            .with_advice("raise the server's max_connections, or lower connectionLimit"),
-        1226 => at_sink(said(ErrorKind::RateLimited, "the user has used up its share of the server"))
-            .temporary()
-            .with_advice("raise the user's limits, or lower connectionLimit"),
-        1461 => at_sink(said(ErrorKind::Unavailable, "the server takes no more prepared statements"))
-            .temporary()
-            .with_advice("raise the server's max_prepared_stmt_count"),
-        1290 | 1792 | 1836 => at_sink(said(ErrorKind::Unavailable, "the server can only be read now"))
-            .temporary()
-            .with_advice("connect to the primary, or set read_only to 0 there"),
-        1037
-        | 1038
-        | 1041
-        | 1053
-        | 1077
-        | 1079
-        | 1129
-        | 1135
-        | 1152
-        | 1158..=1161
-        | 1184
-        | 1927
-        | 3169
-        | 4031 => at_sink(said(ErrorKind::Unavailable, "the server is not available"))
-            .temporary()
-            .with_advice("look at the server's log"),
-        1045 | 1130 | 1251 | 1698 | 1820 | 1862 | 3118 | 4151 => {
-            // Its text has the user's name and address.
-            sink(ErrorKind::Unauthenticated, "the server refuses the user").with_advice(
-                "look at user and password, from which hosts the user may connect, and whether only with ssl",
-            )
-        }
-        1044 | 1227 | 1370 | 1410 => {
-            at_sink(said(ErrorKind::PermissionDenied, "the user may not do this")).with_advice(GRANT)
-        }
-        1142 | 1143 => {
-            table(said(ErrorKind::PermissionDenied, "the user may not do this")).with_advice(GRANT)
-        }
-        1049 => at_sink(said(ErrorKind::NotFound, "there is no such database"))
-            .with_advice("create the database: s3rep makes tables, not databases"),
-        code::NO_SUCH_TABLE | 1051 => table(said(ErrorKind::NotFound, "there is no such table"))
-            .with_advice("set schemaSync.enabled to true, or create the table"),
-        code::UNKNOWN_COLUMN
-        | code::DUPLICATE_COLUMN
-        | code::CANNOT_DROP
-        | 1136
-        | 1348
-        | 1356
-        | 1364
-        | 1471
-        | 1906
-        | 1288
-        | 3105 => table(said(ErrorKind::SchemaMismatch, "the table is not as expected"))
-            .with_advice("run `s3rep plan` to see what differs"),
-        1059 | 1102 | 1103 | 1166 => table(said(ErrorKind::ConfigInvalid, "the name cannot be used"))
-            .with_advice("map it to another name"),
-        1050
-        | 1067
-        | 1069..=1074
-        | 1101
-        | 1117
-        | 1138
-        | 1163
-        | 1170
-        | 1248
-        | 1293
-        | 1294
-        | 1439
-        | 1484
-        | 1846
-        | 3780 => table(said(ErrorKind::SchemaMismatch, "the table cannot be made so"))
-            .with_advice("make or alter the table by hand"),
-        1115 | 1273 => at_sink(said(ErrorKind::Unsupported, "the server is too old"))
-            .with_advice("use MySQL 8.0.17 or later, or MariaDB 10.5 or later"),
-        1235 => table(said(ErrorKind::Unsupported, "the server does not do this"))
-            .with_advice("use an unsharded keyspace, or MySQL itself"),
-        3159 => at_sink(said(ErrorKind::ConfigInvalid, "the server takes encrypted connections only"))
-            .with_advice("set ssl to true"),
-        1665 => at_sink(said(ErrorKind::ConfigInvalid, "the server cannot write its binary log"))
-            .with_advice("set the server's binlog_format to ROW or MIXED"),
-        code::UNKNOWN => from_vitess(message),
-        1194 | 1195 | 1034 | 1035 | 1712 | 1877 => {
-            at_sink(said(ErrorKind::Corrupt, "the table is damaged")).with_advice("look at the server's log")
-        }
+    about_record(code)
+        .or_else(|| about_table(code, message))
+        .or_else(|| about_server(code, message))
         // What nobody has looked at yet may quote anything.
-        _ => Error::new(ErrorKind::Unexpected, "the server refused a statement"),
+        .unwrap_or_else(|| Error::new(ErrorKind::Unexpected, "the server refused a statement"))
+}
+
+/// The texts of these may quote values, that of a trigger among them.
+fn about_record(code: u16) -> Option<Error> {
+    use ErrorKind::{Conflict, InvalidValue, TooLarge};
+    let (kind, message) = match code {
+        code if code::DUPLICATE.contains(&code) => (Conflict, "another row has the same unique value"),
+        code if code::VALUE.contains(&code) => (InvalidValue, "a value does not fit its column"),
+        code::NULL | 1263 => (Conflict, "the column accepts no null"),
+        3819 | 4025 => (Conflict, "a check constraint refused the row"),
+        1216 | 1452 => (Conflict, "the row refers to one that is not there"),
+        1217 | 1451 => (Conflict, "another row refers to this one"),
+        1526 | 1748 => (Conflict, "the table has no partition for the row"),
+        1644 => (Conflict, "a trigger of the table refused the row"),
+        1406 => (InvalidValue, "the text is longer than the column takes"),
+        1264 | 1441 | 1690 => (InvalidValue, "the value is out of the range of the column"),
+        1118 => (TooLarge, "the row is larger than the table takes"),
+        _ => return None,
+    };
+    Some(Error::new(kind, message).with_scope(Scope::Record))
+}
+
+/// The texts of these have names only.
+fn about_table(code: u16, text: &str) -> Option<Error> {
+    use ErrorKind::{ConfigInvalid, NotFound, PermissionDenied, SchemaMismatch, Unsupported};
+    let (kind, message, advice) = match code {
+        code if code::SHAPE.contains(&code) => {
+            (SchemaMismatch, "the table is not as expected", "run `s3rep plan` to see what differs")
+        }
+        code if code::DEFINITION.contains(&code) => {
+            (SchemaMismatch, "the table cannot be made so", "make or alter the table by hand")
+        }
+        code::NO_SUCH_TABLE | 1051 => {
+            (NotFound, "there is no such table", "set schemaSync.enabled to true, or create the table")
+        }
+        1142 | 1143 => (PermissionDenied, "the user may not do this", GRANT),
+        1059 | 1102 | 1103 | 1166 => (ConfigInvalid, "the name cannot be used", "map it to another name"),
+        1235 => (Unsupported, "the server does not do this", "use an unsharded keyspace, or MySQL itself"),
+        _ => return None,
+    };
+    let error = Error::new(kind, format!("{message}: {text}"));
+    Some(error.with_scope(Scope::Table).with_advice(advice))
+}
+
+fn about_server(code: u16, text: &str) -> Option<Error> {
+    let says =
+        |kind, message: &str, advice| Some(sink(kind, format!("{message}: {text}")).with_advice(advice));
+    let for_now = |kind, message, advice| says(kind, message, advice).map(Error::temporary);
+    use ErrorKind::{
+        ConfigInvalid, Contention, Corrupt, NotFound, PermissionDenied, RateLimited, StorageFull, Timeout,
+        Unauthenticated, Unavailable, Unsupported,
+    };
+    match code {
+        code if code::CONTENTION.contains(&code) => for_now(
+            Contention,
+            "another transaction is in the way",
+            "look for long transactions of other programs on these tables",
+        ),
+        code if code::UNAVAILABLE.contains(&code) => {
+            for_now(Unavailable, "the server is not available", "look at the server's log")
+        }
+        // Its text has the user's name and address.
+        code if code::REFUSED_USER.contains(&code) => {
+            Some(sink(Unauthenticated, "the server refuses the user").with_advice(
+                "look at user and password, from which hosts the user may connect, and whether only with ssl",
+            ))
+        }
+        code if code::DAMAGED.contains(&code) => {
+            says(Corrupt, "the table is damaged", "look at the server's log")
+        }
+        1317 | 1969 | 3024 => for_now(
+            Timeout,
+            "the server ended the statement",
+            "raise the server's limit for statements, or lower the replicator's batchSize",
+        ),
+        1021 | 1114 => {
+            for_now(StorageFull, "the server has no space left", "free space on the server's disk")
+        }
+        code::ENGINE if text.contains("error 28") => {
+            for_now(StorageFull, "the server has no space left", "free space on the server's disk")
+        }
+        1040 | 1203 => for_now(
+            Unavailable,
+            "the server takes no more connections",
+            "raise the server's max_connections, or lower connectionLimit",
+        ),
+        1226 => for_now(
+            RateLimited,
+            "the user has used up its share of the server",
+            "raise the user's limits, or lower connectionLimit",
+        ),
+        1461 => for_now(
+            Unavailable,
+            "the server takes no more prepared statements",
+            "raise the server's max_prepared_stmt_count",
+        ),
+        1290 | 1792 | 1836 => for_now(
+            Unavailable,
+            "the server can only be read now",
+            "connect to the primary, or set read_only to 0 there",
+        ),
+        1044 | 1227 | 1370 | 1410 => says(PermissionDenied, "the user may not do this", GRANT),
+        1049 => says(
+            NotFound,
+            "there is no such database",
+            "create the database: s3rep makes tables, not databases",
+        ),
+        1115 | 1273 => says(
+            Unsupported,
+            "the server is too old",
+            "use MySQL 8.0.17 or later, or MariaDB 10.5.2 or later",
+        ),
+        1665 => says(
+            ConfigInvalid,
+            "the server cannot write its binary log",
+            "set the server's binlog_format to ROW or MIXED",
+        ),
+        3159 => says(ConfigInvalid, "the server takes encrypted connections only", "set ssl to true"),
+        1153 | 1162 | 1301 | 2020 => Some(too_large()),
+        1713 => {
+            Some(Error::new(ErrorKind::TooLarge, "the changes are larger than the server's undo log takes"))
+        }
+        code::UNKNOWN => Some(from_vitess(text)),
+        _ => None,
     }
 }
 

@@ -25,6 +25,8 @@ const EXACT: usize = 16;
 const PARAMETERS: usize = 2_048;
 /// What a packet has beside the values of rows, and a reserve.
 const OVERHEAD: usize = 64 << 10;
+/// The client library sends what is larger value by value. A single row may be.
+const PAYLOAD: usize = 16 << 20;
 /// Guilty records are looked for so long. Those that are found by then are told; the rest is found when the others
 /// come again, so that a batch of nothing but guilty records makes progress too.
 const SEARCH: Duration = Duration::from_secs(5);
@@ -266,7 +268,7 @@ impl<'a> Work<'a> {
         };
         let most = step(PARAMETERS / parameters);
         let copies = if kind == Kind::Delete { 2 } else { 1 };
-        let room = self.server.max_packet.saturating_sub(OVERHEAD);
+        let room = self.server.max_packet.min(PAYLOAD).saturating_sub(OVERHEAD);
         let mut pieces = Vec::new();
         let mut rest = rows;
         while !rest.is_empty() {

@@ -1197,6 +1197,16 @@ async fn statements_are_no_larger_than_the_server_takes(databases: Arc<Databases
     assert_error(&rejected[0].error, ErrorKind::TooLarge, false, Scope::Record);
     bench.write(&table, vec![changes[0].clone(), changes[2].clone()]).await;
     assert_eq!(bench.count("cars").await, 42);
+
+    // Beyond the 16 MiB of one packet of the protocol.
+    bench.run("SET GLOBAL max_allowed_packet = 67108864").await;
+    bench.sink.close(&bench.cx).await.unwrap();
+    let huge = json!({"name": "é".repeat(10 << 20)});
+    let changes =
+        vec![insert(60, "a", text(9 << 20)), insert(61, "b", huge.clone()), insert(62, "c", text(9 << 20))];
+    bench.write(&table, changes).await;
+    let rows = bench.sink.readback().unwrap().rows(&bench.cx, &table, Some("a"), 1).await.unwrap();
+    assert!(rows[0].1 == *huge.as_object().unwrap(), "it reads back as something else");
 }
 
 /// What the server acknowledged outlives its death, and what it did not comes again.

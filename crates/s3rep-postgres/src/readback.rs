@@ -115,14 +115,11 @@ fn select(table: &Table, targets: &[Target]) -> Result<String> {
         columns.push(reading(&POSTGRES.quote(&target.name)?, target.column_type));
     }
     let (columns, name) = (columns.join(", "), POSTGRES.quote_table(&table.name)?);
-    let name_of = |role| {
-        let target = targets.iter().find(|target| target.role == role);
-        target.map_or_else(|| Err(missing(table)), |target| POSTGRES.quote(&target.name))
-    };
     Ok(match table.mode {
         RouteMode::Upsert => format!("SELECT {columns} FROM {name} ORDER BY {key}::text COLLATE \"C\""),
         RouteMode::Append => {
-            let operation = name_of(Role::Operation)?;
+            let operation = targets.iter().find(|target| target.role == Role::Operation);
+            let operation = POSTGRES.quote(&operation.ok_or_else(|| missing(table))?.name)?;
             format!(
                 "SELECT {columns} FROM (SELECT DISTINCT ON ({key}::text COLLATE \"C\") * FROM {name} \
                  ORDER BY {key}::text COLLATE \"C\", age(xmin), ctid DESC) AS last \
