@@ -145,27 +145,35 @@ pub(crate) struct Floors(Mutex<HashMap<Place, (Arc<str>, u64)>>);
 /// Replicator, table and partition.
 type Place = (Arc<str>, Arc<str>, Partition);
 
+/// A table, a partition, and how far it was seen.
+pub(crate) type Floor = (Arc<str>, Partition, u64);
+
 impl Floors {
-    /// Refuses to go on from cursors that are behind what was seen.
-    pub(crate) fn check(
-        &self,
-        stored: &[StoredCursor],
-        progress: &Progress,
-        table: Option<&str>,
-    ) -> Result<()> {
-        let behind = self.lock().iter().any(|((replicator, of, partition), (log, seq))| {
+    /// What a look at the cursors has to find, of a table or of all of them. Asked for before the look: other calls
+    /// go on meanwhile.
+    pub(crate) fn below(&self, progress: &Progress, table: Option<&str>) -> Vec<Floor> {
+        let floors = self.lock();
+        let known = floors.iter().filter(|((replicator, of, _), (log, _))| {
             let is_told = table.is_none_or(|table| of.is_empty() || **of == *table);
-            let is_same = |row: &&StoredCursor| *row.table == **of && row.partition == i64::from(partition.0);
-            let found = stored.iter().find(is_same).map_or(0, |row| u64::try_from(row.seq).unwrap_or(0));
-            is_told && *replicator == progress.replicator && *log == progress.log && found < *seq
+            is_told && *replicator == progress.replicator && *log == progress.log
         });
-        if !behind {
+        known.map(|((_, table, partition), (_, seq))| (table.clone(), *partition, *seq)).collect()
+    }
+
+    /// Refuses to go on from cursors that are behind what was seen.
+    pub(crate) fn check(floors: &[Floor], stored: &[StoredCursor], replicator: &str) -> Result<()> {
+        let is_behind = |(table, partition, seq): &Floor| {
+            let is_it =
+                |row: &&StoredCursor| *row.table == **table && row.partition == i64::from(partition.0);
+            stored.iter().find(is_it).map_or(0, |row| u64::try_from(row.seq).unwrap_or(0)) < *seq
+        };
+        if !floors.iter().any(is_behind) {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Unavailable, "the database has lost what it had acknowledged")
             .temporary()
             .with_scope(Scope::Sink)
-            .with_context("replicator", &progress.replicator)
+            .with_context("replicator", replicator)
             .with_advice(
                 "look whether another server took over or a backup was restored; restart s3rep, so that it begins \
                  with the cursors that are there",

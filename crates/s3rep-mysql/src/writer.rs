@@ -11,7 +11,7 @@ use s3rep_sql::{Admission, undeclared};
 
 use crate::{
     connection::{Server, Session},
-    cursor::{self, Move},
+    cursor::{self, Floors, Move},
     error::from_mysql,
     log_table::LogTable,
     sink::MysqlSink,
@@ -92,11 +92,12 @@ async fn begin(
     progress: &Progress,
     table: Option<&str>,
 ) -> Result<Admission> {
+    let floors = sink.floors().below(progress, table);
     session.begin().await.map_err(from_mysql)?;
     let stored = cursor::hold(session, progress, table).await?;
     let admission = Admission::of(&stored, progress, table.unwrap_or_default())?;
     if !admission.replaces_log {
-        sink.floors().check(&stored, progress, table)?;
+        Floors::check(&floors, &stored, &progress.replicator)?;
     }
     if admission.replaces_log {
         cursor::forget(session, &progress.replicator).await?;
