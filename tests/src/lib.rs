@@ -2,6 +2,7 @@
 //! the destinations without s3rep's help.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test may panic")]
 
+pub mod captured;
 pub mod destinations;
 
 use std::{

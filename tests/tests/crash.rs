@@ -9,22 +9,21 @@
 )]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     env,
     fs::{self, File},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use s3rep::{
-    Change, Operation, Record,
-    core::Seq,
-    log::EmbeddedLog,
-    s3db::{Database, DatabaseOptions, ResourceConfig},
+use s3rep::{Operation, Record};
+use s3rep_tests::{
+    Place,
+    captured::{assert_once, changes, ended, items, logged, stop_writer, writer},
+    destinations, records,
 };
-use s3rep_tests::{Place, destinations, records};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const CONFIG: &str = "
 source: { url: 'file://./database', interval: 20ms }
@@ -69,38 +68,6 @@ fn kills() -> usize {
     env::var("S3REP_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
 }
 
-async fn place() -> Place {
-    let place = Place::new();
-    place.write("s3rep.yaml", CONFIG);
-    let options = DatabaseOptions { create: true, ..DatabaseOptions::default() };
-    std::fs::create_dir(place.path("database")).unwrap();
-    let database = Database::connect_with(&url(&place), options).await.unwrap();
-    let config: ResourceConfig = serde_json::from_value(json!({
-        "name": "items", "attributes": {"name": "string", "n": "number"},
-        "partitions": {"byN": {"fields": {"n": "number"}}},
-    }))
-    .unwrap();
-    database.create_resource(&config).await.unwrap();
-    place
-}
-
-fn url(place: &Place) -> String {
-    format!("file://{}", place.path("database").display())
-}
-
-fn writer(place: &Place, seed: u64) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_writer"))
-        .args([url(place), seed.to_string()])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-fn stop_writer(mut writer: Child) {
-    drop(writer.stdin.take());
-    assert!(writer.wait().unwrap().success());
-}
-
 /// After the last kill: one run to the end, then everything has to be everywhere, once.
 async fn check(place: &Place) {
     place.run(&["run", "--once"]).expect(0);
@@ -125,47 +92,12 @@ async fn check(place: &Place) {
     println!("{} changes captured, each once in the append table and in the lines", logged.len());
 }
 
-/// The ids of all captured changes, in order. The log keeps what was passed for an hour.
-async fn logged(place: &Place) -> Vec<String> {
-    changes(place).await.iter().map(|change| change.change_id.to_string()).collect()
-}
-
-async fn changes(place: &Place) -> Vec<Change> {
-    let log = EmbeddedLog::open_readonly(&place.path("state")).unwrap();
-    let mut changes = Vec::new();
-    let mut after = Seq(0);
-    loop {
-        let page = log.read(after, 1_000, usize::MAX).await.unwrap();
-        if page.entries.is_empty() {
-            return changes;
-        }
-        after = page.next;
-        changes.extend(page.entries.into_iter().map(|entry| entry.change));
-    }
-}
-
-/// Changes keep coming, so every place is reached. `wait` would close its standard input and let it end.
-async fn ended(run: &mut Child) -> ExitStatus {
-    loop {
-        if let Some(status) = run.try_wait().unwrap() {
-            return status;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-fn assert_once(what: &str, found: &[String], logged: &[String]) {
-    let (distinct, wanted): (BTreeSet<_>, BTreeSet<_>) = (found.iter().collect(), logged.iter().collect());
-    assert_eq!(found.len(), distinct.len(), "{what} holds a change twice");
-    assert_eq!(distinct, wanted, "{what} does not hold exactly the captured changes");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_at_random_times() {
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
-    let place = place().await;
-    let writer = writer(&place, seed);
+    let place = items(CONFIG).await;
+    let writer = writer(env!("CARGO_BIN_EXE_writer"), &place, seed);
     let kills = kills();
     for _ in 0..kills {
         let mut run = place.start(&["run"]);
@@ -183,8 +115,8 @@ async fn kill_at_random_times() {
 async fn kill_at_named_places() {
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
-    let place = place().await;
-    let writer = writer(&place, seed);
+    let place = items(CONFIG).await;
+    let writer = writer(env!("CARGO_BIN_EXE_writer"), &place, seed);
     let kills = kills();
     for i in 0..kills {
         let failpoint = format!("{}={}", PLACES[i % PLACES.len()], random.random_range(1..6));
@@ -255,7 +187,7 @@ async fn check_embedded(place: &Place) {
 async fn kill_an_embedded_writer_at_named_places() {
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
-    let place = place().await;
+    let place = items(CONFIG).await;
     let kills = kills();
     for i in 0..kills {
         let failpoint = format!("{}={}", WRITE_PLACES[i % WRITE_PLACES.len()], random.random_range(1..20));
@@ -272,7 +204,7 @@ async fn kill_an_embedded_writer_at_named_places() {
 async fn kill_an_embedded_writer_at_random_times() {
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
-    let place = place().await;
+    let place = items(CONFIG).await;
     let kills = kills();
     for _ in 0..kills {
         let mut run = embedded(&place, random.random(), &[]);

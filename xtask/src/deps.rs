@@ -13,6 +13,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("s3rep-s3db", &["s3rep-core"]),
     ("s3rep-sql", &["s3rep-core"]),
     ("s3rep-libsql", &["s3rep-core", "s3rep-sql"]),
+    ("s3rep-mysql", &["s3rep-core", "s3rep-sql"]),
+    ("s3rep-postgres", &["s3rep-core", "s3rep-sql"]),
     ("s3rep-files", &["s3rep-core", "s3rep-sql"]),
     ("s3rep-testkit", &["s3rep-core", "s3rep-engine"]),
     (
@@ -24,6 +26,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "s3rep-s3db",
             "s3rep-sql",
             "s3rep-libsql",
+            "s3rep-mysql",
+            "s3rep-postgres",
             "s3rep-files",
         ],
     ),

@@ -2,7 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
 mod deps;
-mod servers;
+mod services;
 
 use std::{
     env,
@@ -13,7 +13,10 @@ const HELP: &str = "\
 cargo xtask TASK
 
   test              the whole test suite, as the README names it; installs the servers first
-  servers           installs what is missing of the servers that tests run against
+  services up       installs what is missing of the servers that tests run against, and starts SQL servers
+                    to keep: private, on free ports, with data under target/services
+  services status   which servers are installed, and where those of `up` run
+  services down     stops those of `up`, and only them, and removes their data
   lint              formatting, clippy with warnings as errors, docs, dependency directions
   ci                lint, then test
   deps              which crate may depend on which
@@ -29,10 +32,9 @@ fn main() -> ExitCode {
         ["lint"] => lint(),
         ["ci"] => lint().and_then(|()| test()),
         ["deps"] => deps::check(),
-        ["servers"] => {
-            servers::install();
-            Ok(())
-        }
+        ["services", "up"] => services::up(),
+        ["services", "status"] => services::status(),
+        ["services", "down"] => services::down(),
         ["bench", ref names @ ..] => {
             let bench = ["bench", "--package", "s3rep-tests", "--bench", "figures", "--"];
             cargo(&[&bench[..], names].concat(), &[])
@@ -55,7 +57,7 @@ fn main() -> ExitCode {
 
 fn test() -> Result<(), String> {
     // Tests of a server that is there must not be left out; others say that they are.
-    let required = env::var("S3REP_REQUIRE").unwrap_or_else(|_| servers::install());
+    let required = env::var("S3REP_REQUIRE").unwrap_or_else(|_| services::install());
     // The tests of the whole system run this binary.
     cargo(&["build", "--package", "s3rep-cli", "--bin", "s3rep"], &[])?;
     let variables = memory_for_files();

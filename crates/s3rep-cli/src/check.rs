@@ -2,9 +2,10 @@
 
 use clap::Args;
 use s3rep::{
-    Error, Result, Route, RouteMode,
-    config::{Config, ReplicatorConfig},
-    core::{AttributeType, Context, ResourceSchema, Source, Table},
+    Error, Result, RouteMode,
+    config::Config,
+    core::{AttributeType, Context, ResourceSchema, Source, SyncKind, Table},
+    engine::{Replicator, plan_table},
     open_source, replicators,
 };
 use serde_json::{Value, json};
@@ -47,9 +48,13 @@ pub(crate) async fn check(args: &CheckArgs, cx: &Context) -> Result<(), Failure>
     let config = args.config.load()?;
     let mut findings = Findings { rows: Vec::new(), failed: false };
     let resources = source(cx, &config, &mut findings).await;
-    replicators(&config)?;
-    for replicator in &config.replicators {
-        destination(cx, replicator, resources.as_deref(), &mut findings).await;
+    let enabled = replicators(&config)?;
+    for configured in &config.replicators {
+        let what = format!("replicator {}", configured.id);
+        match enabled.iter().find(|replicator| **replicator.id() == *configured.id) {
+            Some(replicator) => destination(cx, replicator, resources.as_deref(), &what, &mut findings).await,
+            None => findings.warn(&what, "disabled".to_owned()),
+        }
     }
     output::table(args.json, &["what", "result", "detail"], &findings.rows);
     if findings.failed { Err(Failure::Told) } else { Ok(()) }
@@ -101,71 +106,59 @@ fn unknown_types(resources: &[Arc<ResourceSchema>], findings: &mut Findings) {
 
 async fn destination(
     cx: &Context,
-    replicator: &ReplicatorConfig,
+    replicator: &Replicator,
     resources: Option<&[Arc<ResourceSchema>]>,
+    what: &str,
     findings: &mut Findings,
 ) {
-    let what = format!("replicator {}", replicator.id);
-    if !replicator.enabled {
-        return findings.warn(&what, "disabled".to_owned());
-    }
-    match replicator.sink.check(cx).await {
+    match replicator.sink().check(cx).await {
         Ok(()) => {
-            let delivery = replicator.sink.capability().delivery();
-            let default = replicator.sink.capability().default_mode();
-            let routes = replicator.mapping.all_routes().iter().map(|route| {
-                let mode = match route.mode.unwrap_or(default) {
+            let delivery = replicator.sink().capability().delivery();
+            let routes = replicator.mapping().all_routes().iter().map(|route| {
+                let mode = match replicator.mode(route) {
                     RouteMode::Upsert => "",
                     RouteMode::Append => " (append)",
                 };
                 format!("{} -> {}{mode}", route.resource, route.table)
             });
-            findings.good(&what, format!("{}; {delivery}", routes.collect::<Vec<_>>().join(", ")));
+            findings.good(what, format!("{}; {delivery}", routes.collect::<Vec<_>>().join(", ")));
         }
-        Err(error) => findings.bad(&what, &error),
+        Err(error) => findings.bad(what, &error),
     }
     let Some(resources) = resources else { return };
-    for route in replicator.mapping.all_routes() {
-        match resources.iter().find(|schema| schema.name == route.resource) {
-            Some(schema) => table(cx, replicator, route, schema, &what, findings).await,
+    for (route, found) in replicator.tables(resources) {
+        match found {
+            Some(found) => table(cx, replicator, &found, what, findings).await,
             None => {
                 let resource = &route.resource;
                 let detail =
                     format!("the source has no resource '{resource}' yet; it is replicated when it appears");
-                findings.warn(&what, detail);
+                findings.warn(what, detail);
             }
         }
     }
 }
 
 /// Whether a table fits, or what would be done about it.
-async fn table(
-    cx: &Context,
-    replicator: &ReplicatorConfig,
-    route: &Route,
-    schema: &Arc<ResourceSchema>,
-    what: &str,
-    findings: &mut Findings,
-) {
-    let sink = &replicator.sink;
-    let mode = route.mode.unwrap_or(sink.capability().default_mode());
-    let table = Table { name: route.table.clone(), mode, schema: schema.clone() };
+async fn table(cx: &Context, replicator: &Replicator, table: &Table, what: &str, findings: &mut Findings) {
     let looked = async {
-        if let Some(sync) = sink.schema_sync() {
-            let have = sync.inspect(cx, &table).await?;
-            return sync.plan(&table, have.as_ref()).map(Some);
+        let plan = plan_table(cx, replicator, table).await?;
+        if plan.is_none()
+            && let Some(readback) = replicator.sink().readback()
+        {
+            readback.rows(cx, table, None, 1).await?;
         }
-        if let Some(readback) = sink.readback() {
-            readback.rows(cx, &table, None, 1).await?;
-        }
-        Ok::<_, Error>(None)
+        Ok::<_, Error>(plan.and_then(|plan| plan.kind()))
     };
+    let name = &table.name;
     match looked.await {
-        Ok(Some(plan)) if plan.creates => findings.good(what, format!("creates table {}", table.name)),
-        Ok(Some(plan)) if !plan.statements.is_empty() => {
-            findings.good(what, format!("alters table {}", table.name))
-        }
-        Ok(_) => {}
+        Ok(None) => {}
+        Ok(Some(SyncKind::Created)) => findings.good(what, format!("creates table {name}")),
+        Ok(Some(SyncKind::Altered)) => findings.good(what, format!("alters table {name}")),
+        Ok(Some(SyncKind::Recreated)) => findings.warn(
+            what,
+            format!("drops table {name} and creates it anew, which loses every row: only with `--yes`"),
+        ),
         Err(error) => findings.bad(what, &error),
     }
 }

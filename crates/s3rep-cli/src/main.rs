@@ -7,6 +7,7 @@ mod init;
 mod output;
 mod progress;
 mod run;
+mod schema;
 mod status;
 mod sync;
 mod verify;
@@ -16,7 +17,7 @@ use std::{env, path::PathBuf, process::ExitCode, sync::Arc};
 use clap::{Args, Parser, Subcommand};
 use s3rep::{
     Error, ErrorKind,
-    config::{Config, ConfigError, LogLevel},
+    config::{Config, ConfigError, LogLevel, ReplicatorConfig},
     core::Context,
     engine::context::{self, KillPoints},
 };
@@ -43,6 +44,10 @@ enum Command {
     Init(init::InitArgs),
     /// Test a configuration: its text, the source, every destination. Writes nothing
     Check(check::CheckArgs),
+    /// Show what schema synchronisation would do to the tables. Writes nothing
+    Plan(schema::PlanArgs),
+    /// Do what `plan` shows. Not beside a running `s3rep run`
+    Apply(schema::ApplyArgs),
     /// Replicate: a snapshot when there is none, then every change, until stopped
     Run(run::RunArgs),
     /// Bring every current record into the destinations anew, then end
@@ -61,6 +66,34 @@ struct ConfigArgs {
     /// The configuration file: YAML, TOML or JSON
     #[arg(short, long, value_name = "FILE", default_value = "s3rep.yaml")]
     config: PathBuf,
+}
+
+/// Which replicators a command is about.
+#[derive(Args)]
+struct Chosen {
+    /// Only this replicator, by id; may be repeated
+    #[arg(long = "replicator", value_name = "ID")]
+    replicators: Vec<String>,
+}
+
+impl Chosen {
+    fn has(&self, id: &str) -> bool {
+        self.replicators.is_empty() || self.replicators.iter().any(|chosen| chosen == id)
+    }
+
+    /// Every id that a user named has to be in the configuration.
+    fn check(&self, config: &Config) -> Result<(), Error> {
+        let is_known = |id: &String| config.replicators.iter().any(|replicator| replicator.id == *id);
+        let Some(unknown) = self.replicators.iter().find(|id| !is_known(id)) else { return Ok(()) };
+        let names: Vec<_> = config.replicators.iter().map(|replicator| replicator.id.as_str()).collect();
+        Err(Error::new(ErrorKind::ConfigInvalid, format!("there is no replicator '{unknown}'"))
+            .with_advice(format!("there are {}", names.join(", "))))
+    }
+
+    /// Those that are chosen and switched off.
+    fn disabled<'a>(&'a self, config: &'a Config) -> impl Iterator<Item = &'a ReplicatorConfig> {
+        config.replicators.iter().filter(|replicator| !replicator.enabled && self.has(&replicator.id))
+    }
 }
 
 /// Why a command did not do its work. Decides the exit code.
@@ -139,6 +172,8 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Demo(args) => demo::demo(args, &cx).await,
         Command::Init(args) => init::init(&args),
         Command::Check(args) => check::check(&args, &cx).await,
+        Command::Plan(args) => schema::plan(&args, &cx).await,
+        Command::Apply(args) => schema::apply(&args, &cx).await,
         Command::Run(args) => run::run(&args, &cx).await,
         Command::Sync(args) => sync::sync(&args, &cx).await,
         Command::Verify(args) => verify::verify(&args, &cx).await,

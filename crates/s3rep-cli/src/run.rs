@@ -17,10 +17,14 @@ pub(crate) struct RunArgs {
     /// End when the destinations have everything that is in the source now
     #[arg(long)]
     once: bool,
+    /// Agree to drop tables and create them anew where strategy is drop-create
+    #[arg(long)]
+    yes: bool,
 }
 
 pub(crate) async fn run(args: &RunArgs, cx: &Context) -> Result<(), Failure> {
-    let config = args.config.load()?;
+    let mut config = args.config.load()?;
+    config.recreate_tables = args.yes;
     let replication = Replication::open(cx, &config).await?;
     let pipeline = replication.pipeline();
     if pipeline.progress().is_empty() {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use s3rep::{
-    Error, ErrorKind, Replication, Result,
+    Replication, Result,
     config::Config,
     core::{Context, Source},
     engine::{self, Drift, DriftKind, Replicator, RouteReport},
@@ -10,7 +10,7 @@ use s3rep::{
 };
 use serde_json::json;
 
-use crate::{ConfigArgs, Failure, output, progress, run};
+use crate::{Chosen, ConfigArgs, Failure, output, progress, run};
 
 /// Drifts mended at once: memory holds no more of them, however many there are.
 const REPAIRS: usize = 10_000;
@@ -19,9 +19,8 @@ const REPAIRS: usize = 10_000;
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Only this replicator, by id; may be repeated
-    #[arg(long = "replicator", value_name = "ID")]
-    replicators: Vec<String>,
+    #[command(flatten)]
+    chosen: Chosen,
     /// Mend what differs. Not beside a running `s3rep run`
     #[arg(long)]
     repair: bool,
@@ -32,13 +31,13 @@ pub(crate) struct VerifyArgs {
 
 pub(crate) async fn verify(args: &VerifyArgs, cx: &Context) -> Result<(), Failure> {
     let config = args.config.load()?;
-    known(&config, &args.replicators)?;
+    args.chosen.check(&config)?;
     if args.repair {
         repair(args, cx, &config).await?;
     }
     let source = open_source(cx, &config.source).await?;
     let mut equal = true;
-    for replicator in replicators(&config)?.iter().filter(|replicator| wanted(args, replicator.id())) {
+    for replicator in replicators(&config)?.iter().filter(|replicator| args.chosen.has(replicator.id())) {
         // One that cannot be compared does not keep the others from it.
         equal &= compare(cx, &*source, replicator, args.json).await.unwrap_or_else(|error| {
             output::error(&error.with_context("replicator", replicator.id()));
@@ -52,19 +51,6 @@ pub(crate) async fn verify(args: &VerifyArgs, cx: &Context) -> Result<(), Failur
         output::note("help: changes on their way look like drift; `s3rep verify --repair` mends what stays");
     }
     Err(Failure::Told)
-}
-
-fn wanted(args: &VerifyArgs, id: &str) -> bool {
-    args.replicators.is_empty() || args.replicators.iter().any(|wanted| wanted == id)
-}
-
-/// Every id that a user named has to be in the configuration.
-pub(crate) fn known(config: &Config, ids: &[String]) -> Result<()> {
-    let unknown = ids.iter().find(|id| config.replicators.iter().all(|replicator| replicator.id != **id));
-    let Some(unknown) = unknown else { return Ok(()) };
-    let names: Vec<_> = config.replicators.iter().map(|replicator| replicator.id.as_str()).collect();
-    Err(Error::new(ErrorKind::ConfigInvalid, format!("there is no replicator '{unknown}'"))
-        .with_advice(format!("there are {}", names.join(", "))))
 }
 
 /// Compares one replicator and prints what differs as it is found. Returns whether all is equal.
@@ -139,21 +125,16 @@ fn print_report(replicator: &str, report: &RouteReport, as_json: bool) {
 
 /// Brings the destinations up to date, then sends what still differs once more.
 async fn repair(args: &VerifyArgs, cx: &Context, config: &Config) -> Result<(), Failure> {
-    let replication = Replication::open_some(cx, config, &|id| wanted(args, id)).await?;
+    let replication = Replication::open_some(cx, config, &|id| args.chosen.has(id)).await?;
     run::once(replication.pipeline()).await?;
-    mend(cx, config, &replication, &|id| wanted(args, id)).await
+    mend(cx, &replication).await
 }
 
 /// Sends what differs once more, and deletes what the source does not have.
-pub(crate) async fn mend(
-    cx: &Context,
-    config: &Config,
-    replication: &Replication,
-    wanted: &dyn Fn(&str) -> bool,
-) -> Result<(), Failure> {
+pub(crate) async fn mend(cx: &Context, replication: &Replication) -> Result<(), Failure> {
     let pipeline = replication.pipeline();
     let source = replication.source();
-    for replicator in replicators(config)?.iter().filter(|replicator| wanted(replicator.id())) {
+    for replicator in pipeline.replicators() {
         let mut before = usize::MAX;
         // In rounds, so that a destination that lacks everything does not fill the memory.
         loop {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{ErrorKind, Seq};
+use crate::{ErrorKind, Seq, SyncKind};
 
 /// Something an operator may want to know. [`Event::name`] gives the original's name where there is one.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,16 +84,24 @@ pub enum Event {
         /// Up to here.
         seq: Seq,
     },
-    /// Schema synchronisation created or altered a table.
+    /// Schema synchronisation made or changed a table.
     TableSynced {
         /// The replicator.
         replicator: Arc<str>,
         /// The table.
         table: Arc<str>,
-        /// It was created.
-        created: bool,
+        /// What became of it.
+        kind: SyncKind,
         /// Statements that were run.
         statements: usize,
+    },
+    /// A replicator has begun, and schema synchronisation has looked after the tables of every resource that the
+    /// source had then. Those of resources that come later follow before their first change.
+    SchemaSynced {
+        /// The replicator.
+        replicator: Arc<str>,
+        /// The resources, in the order of the routes.
+        resources: Vec<Arc<str>>,
     },
     /// A replicator lost entries of the log and has to be synchronised anew.
     NeedsResync {
@@ -121,8 +129,10 @@ impl Event {
             Self::Parked { .. } => "plg:replicator:parked",
             Self::Stopped { .. } => "plg:replicator:stopped",
             Self::CaughtUp { .. } => "plg:replicator:caught_up",
-            Self::TableSynced { created: true, .. } => "table_created",
-            Self::TableSynced { .. } => "table_altered",
+            Self::TableSynced { kind: SyncKind::Created, .. } => "table_created",
+            Self::TableSynced { kind: SyncKind::Altered, .. } => "table_altered",
+            Self::TableSynced { kind: SyncKind::Recreated, .. } => "table_recreated",
+            Self::SchemaSynced { .. } => "schema_sync_completed",
             Self::NeedsResync { .. } => "plg:replicator:needs_resync",
             Self::LogDamaged { .. } => "plg:replicator:log_damaged",
         }

@@ -63,7 +63,7 @@ pub use mapping::{Mapping, MappingProblem, Route};
 pub use retry::RetryPolicy;
 pub use schema::{Attribute, AttributeType, ResourceSchema};
 pub use schema_sync::{
-    ColumnShape, OnMismatch, SchemaPlan, SchemaStrategy, SchemaSync, SchemaSyncOptions, TableShape,
+    ColumnShape, OnMismatch, SchemaPlan, SchemaStrategy, SchemaSync, SchemaSyncOptions, SyncKind, TableShape,
 };
 pub use secret::Secret;
 pub use sink::{

@@ -1,5 +1,7 @@
 //! Keeping a destination's tables in the shape of the resources: look, plan, execute.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +61,31 @@ pub struct SchemaPlan {
     pub destructive: bool,
     /// Differences that the options say to live with.
     pub warnings: Vec<String>,
+    /// What the plan leaves alone and the user may want to declare: wider columns, possible renames.
+    pub notes: Vec<String>,
+}
+
+impl SchemaPlan {
+    /// What the statements do to the table; `None` when there are none, because it fits.
+    pub fn kind(&self) -> Option<SyncKind> {
+        match (self.statements.is_empty(), self.creates, self.destructive) {
+            (true, ..) => None,
+            (false, true, false) => Some(SyncKind::Created),
+            (false, true, true) => Some(SyncKind::Recreated),
+            (false, false, _) => Some(SyncKind::Altered),
+        }
+    }
+}
+
+/// What becomes of a table by a [`SchemaPlan`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SyncKind {
+    /// It was absent and is made.
+    Created,
+    /// Its columns change. Its rows stay.
+    Altered,
+    /// It is dropped and made anew. Every row is lost, so that somebody has to agree first.
+    Recreated,
 }
 
 /// `schemaSync` of the configuration, with s3db.js's names and defaults.
@@ -77,6 +104,11 @@ pub struct SchemaSyncOptions {
     pub auto_create_columns: bool,
     /// Drop columns that the resource does not have. Default false: it loses data.
     pub drop_missing_columns: bool,
+    /// Columns that were renamed, by table, from the old name to the new one. Default none: a rename is never
+    /// guessed, as it looks like one attribute gone and one come.
+    pub rename_columns: BTreeMap<String, BTreeMap<String, String>>,
+    /// Give columns the type asked for where that is narrower. Default false: wider columns hold every value.
+    pub narrow_columns: bool,
 }
 
 impl Default for SchemaSyncOptions {
@@ -88,6 +120,8 @@ impl Default for SchemaSyncOptions {
             auto_create_table: true,
             auto_create_columns: true,
             drop_missing_columns: false,
+            rename_columns: BTreeMap::new(),
+            narrow_columns: false,
         }
     }
 }
@@ -96,9 +130,10 @@ impl Default for SchemaSyncOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SchemaStrategy {
-    /// Create tables and add columns.
+    /// Create tables, add columns and make them wider.
     Alter,
-    /// Drop and create anew. Loses every row.
+    /// Drop and create anew what does not fit. Loses every row, and is done only when somebody agrees beside the
+    /// configuration.
     DropCreate,
     /// Report differences and change nothing.
     ValidateOnly,
@@ -114,4 +149,24 @@ pub enum OnMismatch {
     Warn,
     /// Replication goes on with the columns there are.
     Ignore,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_says_what_becomes_of_the_table() {
+        let plan = |statements: &[&str], creates, destructive| SchemaPlan {
+            statements: statements.iter().map(|&text| text.to_owned()).collect(),
+            creates,
+            destructive,
+            ..SchemaPlan::default()
+        };
+        assert_eq!(plan(&[], false, false).kind(), None);
+        assert_eq!(plan(&["CREATE"], true, false).kind(), Some(SyncKind::Created));
+        assert_eq!(plan(&["ADD"], false, false).kind(), Some(SyncKind::Altered));
+        assert_eq!(plan(&["DROP COLUMN"], false, true).kind(), Some(SyncKind::Altered));
+        assert_eq!(plan(&["DROP", "CREATE"], true, true).kind(), Some(SyncKind::Recreated));
+    }
 }

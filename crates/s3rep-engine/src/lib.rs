@@ -8,7 +8,8 @@
 //! share nothing but the log: a destination that is down delays no other and no writer. What waits lies in the
 //! log, not in memory: a lane holds about three windows of 4 MiB.
 //!
-//! [`verify()`] compares a source with a destination, [`repair`] mends what differs.
+//! [`verify()`] compares a source with a destination, [`repair`] mends what differs. [`plan_table`] says what
+//! schema synchronisation would do to a table, [`Pipeline::apply_plan`] does it.
 
 mod capture;
 pub mod context;
@@ -18,9 +19,11 @@ mod pipeline;
 mod replicator;
 mod schemas;
 mod snapshot;
+mod tables;
 mod verify;
 
 pub use observer::{LaneProgress, LaneState};
 pub use pipeline::{Pipeline, PipelineOptions, RunReport};
 pub use replicator::{DeliveryOptions, Replicator};
+pub use tables::plan_table;
 pub use verify::{Drift, DriftKind, RouteReport, repair, verify};

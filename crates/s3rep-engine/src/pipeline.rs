@@ -6,8 +6,8 @@ use std::{
 };
 
 use s3rep_core::{
-    ChangeLog, Context, Error, ErrorKind, Event, PassReport, ResourceSchema, Result, Retention, Scope, Seq,
-    Source,
+    ChangeLog, Context, Error, ErrorKind, Event, PassReport, ResourceSchema, Result, Retention, SchemaPlan,
+    Scope, Seq, Source, Table,
 };
 use tokio::{
     sync::{OnceCell, broadcast, mpsc, watch},
@@ -22,6 +22,7 @@ use crate::{
     replicator::Replicator,
     schemas::Schemas,
     snapshot,
+    tables::Tables,
 };
 
 /// A source, a log and the replicators that follow it.
@@ -144,6 +145,11 @@ impl Pipeline {
         self.gauges.iter().map(|gauge| gauge.read()).collect()
     }
 
+    /// The replicators.
+    pub fn replicators(&self) -> impl Iterator<Item = &Replicator> {
+        self.replicators.iter().map(|replicator| &**replicator)
+    }
+
     /// The log.
     pub fn log(&self) -> &Arc<dyn ChangeLog> {
         &self.log
@@ -200,6 +206,30 @@ impl Pipeline {
         Ok(self.report(PassReport::default()))
     }
 
+    /// Runs a plan of [`plan_table`](crate::plan_table) for a table of one of the replicators, with the same
+    /// bookkeeping as in a run: where the table is made anew, a snapshot fills it. Returns whether it does, in the
+    /// run that goes on or in the next one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SchemaMismatch`] when the plan needs a consent that the replicator's options do not give
+    /// ([`DeliveryOptions::recreate_tables`](crate::DeliveryOptions::recreate_tables)), with nothing done; when a
+    /// statement fails, or the log cannot be written.
+    pub async fn apply_plan(
+        &self,
+        replicator: &Replicator,
+        table: &Table,
+        plan: &SchemaPlan,
+    ) -> Result<bool> {
+        let tables = Tables {
+            cx: &self.cx,
+            log: &*self.log,
+            requests: &self.requests,
+            observer: &self.observer,
+            replicator,
+        };
+        tables.execute(table, plan).await
+    }
+
     /// Asks for every current record in one destination, from the beginning, and clears its `needs_resync`.
     /// The next run does the work.
     ///
@@ -239,7 +269,9 @@ impl Pipeline {
 
     async fn start(&self, runs_once: bool) -> Result<Run> {
         let schemas = self.schemas().await?.clone();
-        schemas.remember(&self.cx, &*self.log, self.source.resources(&self.cx).await?).await?;
+        let resources = self.source.resources(&self.cx).await?;
+        let known: Arc<[_]> = resources.iter().map(|schema| schema.name.clone()).collect();
+        schemas.remember(&self.cx, &*self.log, resources).await?;
         let (drain_to, drained_to) = watch::channel(None);
         let stopped = CancellationToken::new();
         let (started, starting) = mpsc::channel(1);
@@ -250,6 +282,7 @@ impl Pipeline {
                 log: self.log.clone(),
                 replicator: replicator.clone(),
                 schemas: schemas.clone(),
+                known: known.clone(),
                 observer: self.observer.clone(),
                 gauge: gauge.clone(),
                 until: Until { drained_to: drained_to.clone(), stopped: stopped.clone(), runs_once },

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use s3rep_core::{
-    Error, ErrorKind, Limits, Mapping, ResourceSchema, Result, RetryPolicy, Route, RouteMode, Scope, Sink,
-    Table,
+    Error, ErrorKind, Limits, Mapping, ResourceSchema, Result, RetryPolicy, Route, RouteMode, SchemaPlan,
+    Scope, Sink, SyncKind, Table,
 };
 
 /// One configured destination: a sink, the routes that lead there, and how patiently it is written to.
@@ -16,7 +16,7 @@ pub struct Replicator {
     options: DeliveryOptions,
 }
 
-/// How patiently a destination is written to.
+/// How patiently a destination is written to, and what may be done to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryOptions {
     /// Tries and delays.
@@ -26,11 +26,20 @@ pub struct DeliveryOptions {
     pub timeout: Duration,
     /// At most this many changes a batch, below the sink's own limit. Default none: the sink knows best.
     pub batch_size: Option<usize>,
+    /// Agrees to plans of schema synchronisation that drop a table and create it anew
+    /// ([`SyncKind::Recreated`]), which `strategy: drop-create` leads to. Default false: the replicator stops
+    /// before such a plan and says so. Other changes of tables need no consent beyond their own option.
+    pub recreate_tables: bool,
 }
 
 impl Default for DeliveryOptions {
     fn default() -> Self {
-        Self { retry: RetryPolicy::default(), timeout: Duration::from_secs(30), batch_size: None }
+        Self {
+            retry: RetryPolicy::default(),
+            timeout: Duration::from_secs(30),
+            batch_size: None,
+            recreate_tables: false,
+        }
     }
 }
 
@@ -94,6 +103,44 @@ impl Replicator {
         Table { name: route.table.clone(), mode: self.mode(route), schema }
     }
 
+    /// Every route with the table at its end, `None` where the resource is not among these.
+    pub fn tables<'a>(
+        &'a self,
+        resources: &'a [Arc<ResourceSchema>],
+    ) -> impl Iterator<Item = (&'a Route, Option<Table>)> + 'a {
+        self.mapping.all_routes().iter().map(|route| {
+            let schema = resources.iter().find(|schema| schema.name == route.resource);
+            (route, schema.map(|schema| self.table(route, schema.clone())))
+        })
+    }
+
+    /// Whether the options agree to a plan: only one that drops the table and creates it anew needs that.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SchemaMismatch`], permanent and for the table, when they do not.
+    pub fn consents_to(&self, table: &Table, plan: &SchemaPlan) -> Result<()> {
+        if plan.kind() != Some(SyncKind::Recreated) || self.options.recreate_tables {
+            return Ok(());
+        }
+        let message = match table.mode {
+            RouteMode::Upsert => {
+                "the table does not fit and would be dropped and created anew: every row in it would be lost, \
+                 and only the source's records would be written again"
+            }
+            RouteMode::Append => {
+                "the table does not fit and would be dropped and created anew: every change in it would be lost, \
+                 and the source's records would be written again as they are now, without their history"
+            }
+        };
+        Err(Error::new(ErrorKind::SchemaMismatch, message)
+            .with_scope(Scope::Table)
+            .with_context("table", &table.name)
+            .with_advice(
+                "agree with `s3rep apply --yes` or `s3rep run --yes`, in a program with `recreate_tables`; or set \
+                 schemaSync.strategy to alter",
+            ))
+    }
+
     /// The sink's limits, with the configured batch size.
     pub(crate) fn limits(&self) -> Limits {
         let mut limits = self.sink.capability().limits;
@@ -101,7 +148,8 @@ impl Replicator {
         limits
     }
 
-    fn mode(&self, route: &Route) -> RouteMode {
+    /// The mode of a route: its own, or the sink's default.
+    pub fn mode(&self, route: &Route) -> RouteMode {
         route.mode.unwrap_or_else(|| self.sink.capability().default_mode())
     }
 }

@@ -165,37 +165,40 @@ pub(crate) async fn request_resource(
     log.append(cx, &[], &[write]).await.map(drop)
 }
 
-/// Whether schema synchronisation has made this table before: made once more, it is empty.
-pub(crate) async fn was_made(
+/// Whether the replicator has had this table before, whoever made it: made now, it lacks what was written.
+pub(crate) async fn had_table(
     cx: &Context,
     log: &dyn ChangeLog,
     replicator: &str,
     table: &str,
 ) -> Result<bool> {
-    Ok(log.get(cx, &made(replicator), table).await?.is_some())
+    Ok(log.get(cx, &tables(replicator), table).await?.is_some())
 }
 
-/// Remembers that a table was made.
-pub(crate) async fn remember_made(
+/// Remembers that the replicator has a table.
+pub(crate) async fn remember_table(
     cx: &Context,
     log: &dyn ChangeLog,
     replicator: &str,
     table: &str,
 ) -> Result<()> {
-    log.append(cx, &[], &[state(&made(replicator), table, &Value::Bool(true))]).await.map(drop)
+    if had_table(cx, log, replicator, table).await? {
+        return Ok(());
+    }
+    log.append(cx, &[], &[state(&tables(replicator), table, &Value::Bool(true))]).await.map(drop)
 }
 
 /// Forgets every table of a destination that begins anew.
-pub(crate) async fn forget_made(cx: &Context, log: &dyn ChangeLog, replicator: &str) -> Result<()> {
+pub(crate) async fn forget_tables(cx: &Context, log: &dyn ChangeLog, replicator: &str) -> Result<()> {
     const MAX: usize = 100_000;
-    let space = made(replicator);
-    let tables = log.scan(cx, &space, None, MAX).await?;
+    let space = tables(replicator);
+    let known = log.scan(cx, &space, None, MAX).await?;
     let forget = |(key, _)| StateWrite { space: space.clone(), key, value: None };
-    let writes: Vec<_> = tables.into_iter().map(forget).collect();
+    let writes: Vec<_> = known.into_iter().map(forget).collect();
     log.append(cx, &[], &writes).await.map(drop)
 }
 
-fn made(replicator: &str) -> String {
+fn tables(replicator: &str) -> String {
     format!("tables:{replicator}")
 }
 

@@ -29,6 +29,8 @@ struct Trial {
     log: MemoryLog,
     place: MemoryPlace,
     capability: Capability,
+    /// The destination looks after its tables.
+    has_schema: bool,
 }
 
 impl Trial {
@@ -43,6 +45,7 @@ impl Trial {
             log: MemoryLog::new(),
             place,
             capability,
+            has_schema: SplitMix::new(seed).below(2) == 0,
         }
     }
 
@@ -60,7 +63,8 @@ impl Trial {
     }
 
     fn sink(&self) -> FaultySink {
-        FaultySink::new(Arc::new(MemorySink::with_capability(self.capability).over(self.place.clone())))
+        let sink = MemorySink::with_capability(self.capability).over(self.place.clone());
+        FaultySink::new(Arc::new(if self.has_schema { sink.with_schema() } else { sink }))
     }
 
     fn spoil(&self, sink: &FaultySink) {

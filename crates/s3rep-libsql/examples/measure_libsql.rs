@@ -1,6 +1,7 @@
-//! Rows a second into SQLite: bare prepared statements in one transaction, and the same rows through the sink.
+//! Rows a second into SQLite: bare prepared statements in one transaction, and the same rows through the sink. With
+//! the URL of a libSQL server, rows a second through the sink into its tables `cars_N`, which have to be absent.
 //!
-//! `cargo run --release -p s3rep-libsql --example measure_libsql [ROWS] [BATCH]`
+//! `cargo run --release -p s3rep-libsql --example measure_libsql [ROWS] [BATCH] [URL]`
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program to measure with")]
 
 use std::{fmt, path::Path, sync::Arc, time::Instant};
@@ -110,11 +111,11 @@ async fn bare(path: &Path, rows: Vec<Vec<Sql>>) -> Rate {
     start.rate(count)
 }
 
-async fn sink(path: &Path, mode: RouteMode, changes: &[RowChange], batch: usize) -> Rate {
+async fn sink(url: &str, name: &str, mode: RouteMode, changes: &[RowChange], batch: usize) -> Rate {
     let cx = s3rep_testkit::context::test();
-    let options = json!({"url": path.to_str().unwrap(), "schemaSync": {"enabled": true}});
+    let options = json!({"url": url, "schemaSync": {"enabled": true}});
     let sink: Arc<dyn Sink> = serde_json::from_value::<LibsqlConfig>(options).unwrap().build().unwrap();
-    let table = Arc::new(Table { name: "cars".into(), mode, schema: Arc::new(schema()) });
+    let table = Arc::new(Table { name: name.into(), mode, schema: Arc::new(schema()) });
     let sync = sink.schema_sync().unwrap();
     sync.execute(&cx, &sync.plan(&table, None).unwrap()).await.unwrap();
     let batches: Vec<Batch> = changes
@@ -123,7 +124,7 @@ async fn sink(path: &Path, mode: RouteMode, changes: &[RowChange], batch: usize)
             table: table.clone(),
             changes: chunk.to_vec(),
             progress: Progress {
-                replicator: "r".into(),
+                replicator: name.into(),
                 log: "log".into(),
                 fence: 1,
                 cursors: (0..16)
@@ -166,13 +167,21 @@ async fn main() {
     let bytes = serde_json::to_vec(&*records[count / 2]).unwrap().len();
     println!("{count} rows of {bytes} bytes as JSON, {} columns, batches of {size}", COLUMNS.len() + 1);
     println!("rows a second of wall time, and in brackets of this process's CPU time, for a busy machine");
+    if let Some(url) = std::env::args().nth(3) {
+        for round in 1..=3 {
+            let upsert = sink(&url, &format!("cars_{round}"), RouteMode::Upsert, &changes, size).await;
+            let append = sink(&url, &format!("cars_{round}_log"), RouteMode::Append, &changes, size).await;
+            println!("round {round}: sink upsert {upsert}, sink append {append}");
+        }
+        return;
+    }
     for round in 1..=3 {
         let directory = tempfile::tempdir().unwrap();
-        let file = |name: &str| directory.path().join(name);
+        let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
         let rows = records.iter().enumerate().map(|(i, record)| bare_row(i, record)).collect();
-        let bare = bare(&file("bare.db"), rows).await;
-        let upsert = sink(&file("upsert.db"), RouteMode::Upsert, &changes, size).await;
-        let append = sink(&file("append.db"), RouteMode::Append, &changes, size).await;
+        let bare = bare(Path::new(&file("bare.db")), rows).await;
+        let upsert = sink(&file("upsert.db"), "cars", RouteMode::Upsert, &changes, size).await;
+        let append = sink(&file("append.db"), "cars", RouteMode::Append, &changes, size).await;
         println!(
             "round {round}: bare {bare}, sink upsert {upsert} = {:.0} % ({:.0} %), sink append {append}",
             upsert.wall / bare.wall * 100.0,

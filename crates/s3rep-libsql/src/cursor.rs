@@ -1,122 +1,48 @@
-//! The table with the cursors of replicators.
-
-use std::collections::HashMap;
+//! The table with the cursors of replicators, as statements and rows. What its rows mean is shared by all SQL
+//! destinations ([`s3rep_sql::Admission`]).
 
 use libsql::Value;
-use s3rep_core::{
-    CursorMove, Error, ErrorKind, Partition, Progress, Result, RowChange, Scope, Seq, StoredCursors,
-};
+use s3rep_core::{CursorMove, Progress, Result};
+use s3rep_sql::{CURSOR_TABLE, Dialect, StoredCursor, signed};
 
-use crate::connection::{Connection, text_of};
+use crate::row::{Row, text_of};
 
-const CREATE: &str = "CREATE TABLE IF NOT EXISTS _s3rep_cursor (
-  replicator TEXT NOT NULL,
-  table_name TEXT NOT NULL,
-  partition INTEGER NOT NULL,
-  seq INTEGER NOT NULL,
-  log TEXT NOT NULL,
-  fence INTEGER NOT NULL,
-  PRIMARY KEY (replicator, table_name, partition)
-) WITHOUT ROWID";
+/// What [`values`] has for each cursor.
+pub(crate) const COLUMNS: usize = 6;
 
-/// Whether the database has cursors at all.
-fn exists(connection: &Connection) -> Result<bool> {
-    let found = connection.query(
-        "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_s3rep_cursor'",
-        Vec::new(),
-        |_| Ok(()),
-    )?;
-    Ok(!found.is_empty())
+/// Creates the table, unless it is there.
+pub(crate) fn create() -> String {
+    Dialect::Sqlite.create_cursor_table(CURSOR_TABLE)
 }
 
-/// Every cursor of a replicator.
-pub(crate) fn load(connection: &Connection, replicator: &str) -> Result<Option<StoredCursors>> {
-    if !exists(connection)? {
-        return Ok(None);
-    }
-    let sql = format!(
-        "SELECT {}, partition, seq, {}, fence FROM _s3rep_cursor WHERE replicator = ?1",
+/// Has a row when the table is there.
+pub(crate) fn exists() -> String {
+    format!("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '{CURSOR_TABLE}'")
+}
+
+/// Every cursor of a replicator, for [`decode`].
+pub(crate) fn select() -> String {
+    format!(
+        "SELECT {}, {}, seq, {}, fence FROM {CURSOR_TABLE} WHERE replicator = ?1",
         text_of("table_name"),
+        Dialect::Sqlite.partition_column(),
         text_of("log")
-    );
-    let mut stored: Option<StoredCursors> = None;
-    connection.query(&sql, vec![Value::from(replicator)], |row| {
-        let log = row.text(3)?;
-        let stored =
-            stored.get_or_insert_with(|| StoredCursors { log: log.into(), fence: 0, cursors: Vec::new() });
-        stored.fence = stored.fence.max(unsigned(row.integer(4)?));
-        stored.cursors.push(CursorMove {
-            table: row.text(0)?.into(),
-            partition: Partition(u16::try_from(row.integer(1)?).unwrap_or(u16::MAX)),
-            seq: Seq(unsigned(row.integer(2)?)),
-        });
-        Ok(())
-    })?;
-    Ok(stored)
+    )
 }
 
-/// Creates the table of cursors. Part of the caller's transaction.
-pub(crate) fn create(connection: &Connection) -> Result<()> {
-    connection.run(CREATE)
+pub(crate) fn decode(mut row: Row) -> Result<StoredCursor> {
+    Ok(StoredCursor {
+        table: row.text(0)?,
+        partition: row.integer(1)?,
+        seq: row.integer(2)?,
+        log: row.text(3)?,
+        fence: row.integer(4)?,
+    })
 }
 
-/// Refuses an owner that another one has replaced, and forgets the cursors of another log. Part of the
-/// caller's transaction.
-pub(crate) fn admit(connection: &Connection, progress: &Progress) -> Result<()> {
-    let sql = format!("SELECT {}, fence FROM _s3rep_cursor WHERE replicator = ?1", text_of("log"));
-    let mut newest = None;
-    let mut is_other_log = false;
-    connection.query(&sql, vec![Value::from(&*progress.replicator)], |row| {
-        is_other_log |= row.text(0)? != *progress.log;
-        newest = newest.max(Some(unsigned(row.integer(1)?)));
-        Ok(())
-    })?;
-    if is_other_log {
-        connection.execute(
-            "DELETE FROM _s3rep_cursor WHERE replicator = ?1",
-            vec![Value::from(&*progress.replicator)],
-        )?;
-        return Ok(());
-    }
-    match newest {
-        Some(newest) if newest > progress.fence => {
-            Err(Error::new(ErrorKind::Fenced, "a newer owner writes to this database")
-                .with_scope(Scope::Sink)
-                .with_context("replicator", &progress.replicator)
-                .with_advice("stop the other process that runs the same replicator"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// What the stored cursors cover of one table.
-#[derive(Default)]
-pub(crate) struct Covered(HashMap<Partition, Seq>);
-
-impl Covered {
-    /// Reads what is covered, after [`admit`]. A batch that moves no cursor brings back rejected changes,
-    /// which stand before the cursors by nature: nothing of it is covered.
-    pub(crate) fn load(connection: &Connection, progress: &Progress, table: &str) -> Result<Self> {
-        let mut covered = HashMap::new();
-        if progress.cursors.is_empty() {
-            return Ok(Self(covered));
-        }
-        connection.query(
-            "SELECT partition, max(seq) FROM _s3rep_cursor WHERE replicator = ?1 AND table_name IN ('', ?2) \
-             GROUP BY partition",
-            vec![Value::from(&*progress.replicator), Value::from(table)],
-            |row| {
-                let partition = Partition(u16::try_from(row.integer(0)?).unwrap_or(u16::MAX));
-                covered.insert(partition, Seq(unsigned(row.integer(1)?)));
-                Ok(())
-            },
-        )?;
-        Ok(Self(covered))
-    }
-
-    pub(crate) fn has(&self, change: &RowChange) -> bool {
-        self.0.get(&change.partition).is_some_and(|seq| change.seq <= *seq)
-    }
+/// Forgets the cursors of a replicator.
+pub(crate) fn forget() -> String {
+    format!("DELETE FROM {CURSOR_TABLE} WHERE replicator = ?1")
 }
 
 /// Whether a cursor may move back.
@@ -126,40 +52,35 @@ pub(crate) enum Move {
     Anywhere,
 }
 
-/// Stores cursors and fence. Part of the caller's transaction.
-pub(crate) fn store(connection: &Connection, progress: &Progress, how: Move) -> Result<()> {
+/// Stores so many cursors with their log and fence.
+pub(crate) fn store(how: Move, cursors: usize) -> String {
     let seq = match how {
         Move::Forward => "max(seq, excluded.seq)",
         Move::Anywhere => "excluded.seq",
     };
-    let sql = format!(
-        "INSERT INTO _s3rep_cursor (replicator, table_name, partition, seq, log, fence) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (replicator, table_name, partition) \
-         DO UPDATE SET seq = {seq}, log = excluded.log, fence = excluded.fence"
-    );
-    let statement = connection.prepare(&sql)?;
-    for CursorMove { table, partition, seq } in &progress.cursors {
-        let params = vec![
-            Value::from(&*progress.replicator),
-            Value::from(&**table),
-            Value::Integer(partition.0.into()),
-            Value::Integer(signed(seq.0)?),
-            Value::from(&*progress.log),
-            Value::Integer(signed(progress.fence)?),
-        ];
-        connection.step(&statement, params)?;
-    }
-    Ok(())
+    let row = |row: usize| {
+        let places: Vec<_> = (1..=COLUMNS).map(|place| format!("?{}", row * COLUMNS + place)).collect();
+        format!("({})", places.join(", "))
+    };
+    let rows: Vec<_> = (0..cursors).map(row).collect();
+    format!(
+        "INSERT INTO {CURSOR_TABLE} (replicator, table_name, {partition}, seq, log, fence) VALUES {rows} \
+         ON CONFLICT (replicator, table_name, {partition}) \
+         DO UPDATE SET seq = {seq}, log = excluded.log, fence = excluded.fence",
+        partition = Dialect::Sqlite.partition_column(),
+        rows = rows.join(", "),
+    )
 }
 
-fn signed(number: u64) -> Result<i64> {
-    i64::try_from(number).map_err(|_| {
-        Error::new(ErrorKind::Unexpected, "an offset or fence does not fit into 63 bits")
-            .with_scope(Scope::Sink)
-    })
-}
-
-/// Negative numbers are never written; a hand that wrote one meant the beginning.
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
+/// The parameters of [`store`] for one cursor.
+pub(crate) fn values(progress: &Progress, cursor: &CursorMove) -> Result<[Value; COLUMNS]> {
+    let CursorMove { table, partition, seq } = cursor;
+    Ok([
+        Value::from(&*progress.replicator),
+        Value::from(&**table),
+        Value::Integer(partition.0.into()),
+        Value::Integer(signed(seq.0)?),
+        Value::from(&*progress.log),
+        Value::Integer(signed(progress.fence)?),
+    ])
 }

@@ -1,4 +1,5 @@
-//! SQLite and libSQL destinations: a local database file, written through libSQL's SQLite.
+//! SQLite and libSQL destinations: a database file, written through libSQL's SQLite, or a database on a server,
+//! Turso or a libSQL server of one's own.
 //!
 //! # What a table looks like
 //!
@@ -28,18 +29,26 @@
 //! # Exactly once
 //!
 //! Rows and cursor are written in one transaction, the cursor into the table `_s3rep_cursor` of the same
-//! database. The database is switched to WAL and written with `synchronous=FULL`: the log forgets what the
-//! cursor has passed, so both have to survive a power cut together.
+//! database. A file is switched to WAL and written with `synchronous=FULL`: the log forgets what the cursor has
+//! passed, so both have to survive a power cut together. A server keeps what it acknowledged when it dies; libSQL's
+//! own writes with `synchronous=NORMAL`, whatever a client asks for, so a power cut of its machine may take the
+//! last transactions back, rows and cursor together.
+//!
+//! # Servers
+//!
+//! A batch is one request in Hrana 3 over HTTP and one transaction. It carries a statement that fails unless the
+//! cursors and the schema are as they were when they were read last; so a batch needs no reading before it, and
+//! one that was given up can do no harm when the server gets to it late. The token is sent in no other place than
+//! the header of a request.
 
+mod change;
 mod config;
-mod connection;
 mod cursor;
 mod encode;
-mod error;
-mod readback;
-mod schema;
-mod sink;
-mod state;
-mod writer;
+mod local;
+mod page;
+mod remote;
+mod row;
+mod table;
 
 pub use config::LibsqlConfig;

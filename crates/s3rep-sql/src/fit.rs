@@ -4,13 +4,15 @@ use std::fmt;
 
 use s3rep_core::{ColumnShape, Error, ErrorKind, OnMismatch, Result, Scope, Table, TableShape};
 
-use crate::{Affinity, Column, Dialect, Layout, Role};
+use crate::{Column, ColumnType, Dialect, Layout, Role, column_type::Match as TypeMatch};
 
 /// The columns of an existing table that rows are written to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fit {
     /// In the order of the layout.
     pub columns: Vec<FittedColumn>,
+    /// The column that an update sets to the time of the database, where there is one and no attribute has it.
+    pub updated_at: Option<String>,
     /// Differences that `onMismatch` says to live with.
     pub warnings: Vec<String>,
 }
@@ -27,10 +29,27 @@ pub struct FittedColumn {
 /// Something about an existing table that is not as its layout.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Difference {
-    Missing { column: Column },
-    WrongType { attribute: String, have: ColumnShape, wanted: &'static str },
-    NotNullable { attribute: String, column: String },
-    ExtraRequired { column: String },
+    Missing {
+        column: Column,
+    },
+    WrongType {
+        attribute: String,
+        have: ColumnShape,
+        wanted: Column,
+    },
+    /// A wider type would hold more values.
+    TooNarrow {
+        attribute: String,
+        have: ColumnShape,
+        wanted: Column,
+    },
+    NotNullable {
+        attribute: String,
+        have: ColumnShape,
+    },
+    ExtraRequired {
+        column: String,
+    },
 }
 
 impl fmt::Display for Difference {
@@ -42,12 +61,19 @@ impl fmt::Display for Difference {
             Self::Missing { column: Column { name, .. } } => write!(f, "there is no column '{name}'"),
             Self::WrongType { attribute, have: ColumnShape { name, type_name, .. }, wanted } => {
                 let have = if type_name.is_empty() { "no type" } else { type_name };
-                write!(f, "the column '{name}' of '{attribute}' has {have} instead of {wanted}")
+                write!(f, "the column '{name}' of '{attribute}' has {have} instead of {}", wanted.type_name)
             }
-            Self::NotNullable { attribute, column } => {
+            Self::TooNarrow { attribute, have: ColumnShape { name, type_name, .. }, wanted } => {
+                let wanted = &wanted.type_name;
                 write!(
                     f,
-                    "the column '{column}' accepts no null, and the attribute '{attribute}' may have none"
+                    "the column '{name}' of '{attribute}' has {type_name}, which is narrower than {wanted}"
+                )
+            }
+            Self::NotNullable { attribute, have: ColumnShape { name, .. } } => {
+                write!(
+                    f,
+                    "the column '{name}' accepts no null, and the attribute '{attribute}' may have none"
                 )
             }
             Self::ExtraRequired { column } => {
@@ -63,6 +89,7 @@ type Match<'a> = dyn Fn(&Column, &ColumnShape) -> bool + 'a;
 /// Layout and table side by side.
 pub(crate) struct Comparison {
     pub(crate) fitted: Vec<FittedColumn>,
+    pub(crate) updated_at: Option<String>,
     pub(crate) differences: Vec<Difference>,
     /// Existing columns that no part of the layout claims.
     pub(crate) extra: Vec<ColumnShape>,
@@ -79,12 +106,14 @@ impl Dialect {
     /// difference and `on_mismatch` says error.
     pub fn fit(self, table: &Table, have: &TableShape, on_mismatch: OnMismatch) -> Result<Fit> {
         let layout = Layout::of(self, table)?;
-        let Comparison { fitted, differences, .. } = self.compare(table, &layout, have);
+        let Comparison { fitted, updated_at, mut differences, .. } = self.compare(&layout, have);
+        // What a narrow column does not hold is refused record by record.
+        differences.retain(|difference| !matches!(difference, Difference::TooNarrow { .. }));
         let warnings = tolerate(table, &differences, on_mismatch)?;
-        Ok(Fit { columns: fitted, warnings })
+        Ok(Fit { columns: fitted, updated_at, warnings })
     }
 
-    pub(crate) fn compare(self, table: &Table, layout: &Layout, have: &TableShape) -> Comparison {
+    pub(crate) fn compare(self, layout: &Layout, have: &TableShape) -> Comparison {
         let mut taken: Vec<Option<usize>> = vec![None; layout.columns.len()];
         let mut free: Vec<bool> = vec![true; have.columns.len()];
         let passes: [&Match<'_>; 3] = [
@@ -103,26 +132,21 @@ impl Dialect {
                 }
             }
         }
-        let mut comparison = Comparison { fitted: Vec::new(), differences: Vec::new(), extra: Vec::new() };
+        let mut comparison =
+            Comparison { fitted: Vec::new(), updated_at: None, differences: Vec::new(), extra: Vec::new() };
         for (place, column) in taken.into_iter().zip(&layout.columns) {
-            let Some(shape) = place.map(|i| have.columns[i].clone()) else {
+            let shape = place.map(|i| have.columns[i].clone());
+            if column.role.is_automatic() {
+                if column.role == Role::UpdatedAt {
+                    comparison.updated_at = shape.map(|shape| shape.name);
+                }
+                continue;
+            }
+            let Some(shape) = shape else {
                 comparison.differences.push(Difference::Missing { column: column.clone() });
                 continue;
             };
-            if !self.carries(&shape.type_name, column) {
-                comparison.differences.push(Difference::WrongType {
-                    attribute: column.name.clone(),
-                    have: shape.clone(),
-                    wanted: column.type_name,
-                });
-            }
-            if column.nullable && !shape.nullable {
-                comparison.differences.push(Difference::NotNullable {
-                    attribute: column.name.clone(),
-                    column: shape.name.clone(),
-                });
-            }
-            debug_assert!(column.attribute(table).is_some() || column.role.is_essential());
+            self.compare_column(column, &shape, &mut comparison.differences);
             comparison.fitted.push(FittedColumn { role: column.role, shape });
         }
         for (shape, _) in have.columns.iter().zip(free).filter(|(_, free)| *free) {
@@ -134,13 +158,16 @@ impl Dialect {
         comparison
     }
 
-    fn carries(self, have: &str, column: &Column) -> bool {
-        match self {
-            // Keys are compared as bytes: a numeric column would turn '007' into 7.
-            Self::Sqlite if column.role == Role::Key => {
-                matches!(Affinity::of(have), Affinity::Text | Affinity::Blob)
-            }
-            Self::Sqlite => Affinity::of(have).carries(Affinity::of(column.type_name)),
+    fn compare_column(self, column: &Column, shape: &ColumnShape, differences: &mut Vec<Difference>) {
+        let (attribute, have, wanted) = (column.name.clone(), shape.clone(), column.clone());
+        match ColumnType::of(self, shape).holds(self, column) {
+            TypeMatch::Holds => {}
+            TypeMatch::TooNarrow => differences.push(Difference::TooNarrow { attribute, have, wanted }),
+            TypeMatch::Wrong => differences.push(Difference::WrongType { attribute, have, wanted }),
+        }
+        if column.nullable && !shape.nullable {
+            let (attribute, have) = (column.name.clone(), shape.clone());
+            differences.push(Difference::NotNullable { attribute, have });
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The columns that a table should have.
 
+use std::borrow::Cow;
+
 use s3rep_core::{Attribute, Error, ErrorKind, Result, RouteMode, Scope, Table};
 
-use crate::Dialect;
+use crate::{Dialect, TypeClass, mysql};
 
 /// The column of the key.
 pub const KEY: &str = "id";
@@ -12,6 +14,12 @@ pub const OPERATION: &str = "_operation";
 pub const CHANGE_ID: &str = "_change_id";
 /// The column of append tables with the time of the change, RFC 3339 in UTC with milliseconds.
 pub const CHANGED_AT: &str = "_changed_at";
+
+/// The column of upsert tables with the time at which the database first saw the row. Made as in the reference;
+/// s3rep never writes it.
+pub const CREATED_AT: &str = "created_at";
+/// The column of upsert tables with the time at which the database last saw the row written.
+pub const UPDATED_AT: &str = "updated_at";
 
 /// The columns that a table should have, in order.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +36,9 @@ pub struct Column {
     /// What it holds.
     pub role: Role,
     /// Its type, as the dialect spells it.
-    pub type_name: &'static str,
+    pub type_name: Cow<'static, str>,
+    /// The class of its attribute's values.
+    pub class: Option<TypeClass>,
     /// Accepts null.
     pub nullable: bool,
 }
@@ -46,12 +56,21 @@ pub enum Role {
     ChangeId,
     /// The time of the change.
     ChangedAt,
+    /// When the database first saw the row. Nobody writes it.
+    CreatedAt,
+    /// When the database last saw the row written.
+    UpdatedAt,
 }
 
 impl Role {
     /// Columns that every table of its mode must have.
     pub fn is_essential(self) -> bool {
-        !matches!(self, Self::Attribute(_))
+        !matches!(self, Self::Attribute(_) | Self::CreatedAt | Self::UpdatedAt)
+    }
+
+    /// Columns that the database fills by itself, and that a table may lack.
+    pub fn is_automatic(self) -> bool {
+        matches!(self, Self::CreatedAt | Self::UpdatedAt)
     }
 }
 
@@ -64,29 +83,46 @@ impl Layout {
     pub fn of(dialect: Dialect, table: &Table) -> Result<Self> {
         let at = |error: Error| error.with_context("table", &table.name);
         dialect.check_table_name(&table.name)?;
-        let text = |name: &str, role| Column {
+        let service = |name: &str, role| Column {
             name: name.to_owned(),
             role,
-            type_name: dialect.type_name(crate::TypeClass::Text(None)),
-            nullable: false,
+            type_name: dialect.service_type(role),
+            class: None,
+            nullable: role.is_automatic(),
         };
-        let mut columns = vec![text(KEY, Role::Key)];
+        let mut columns = vec![service(KEY, Role::Key)];
         for (index, attribute) in table.schema.attributes.iter().enumerate() {
             if attribute.name == KEY {
                 continue;
             }
             dialect.quote(&attribute.name).map_err(at)?;
+            let class = TypeClass::of(attribute);
             columns.push(Column {
                 name: attribute.name.clone(),
                 role: Role::Attribute(index),
-                type_name: dialect.type_of(attribute),
+                type_name: dialect.type_name(class),
+                class: Some(class),
                 nullable: table.mode == RouteMode::Append || !attribute.required,
             });
         }
-        if table.mode == RouteMode::Append {
-            columns.push(text(OPERATION, Role::Operation));
-            columns.push(text(CHANGE_ID, Role::ChangeId));
-            columns.push(text(CHANGED_AT, Role::ChangedAt));
+        match table.mode {
+            RouteMode::Append => {
+                columns.push(service(OPERATION, Role::Operation));
+                columns.push(service(CHANGE_ID, Role::ChangeId));
+                columns.push(service(CHANGED_AT, Role::ChangedAt));
+            }
+            RouteMode::Upsert if dialect == Dialect::Sqlite => {}
+            RouteMode::Upsert => {
+                for (name, camel, role) in
+                    [(CREATED_AT, "createdAt", Role::CreatedAt), (UPDATED_AT, "updatedAt", Role::UpdatedAt)]
+                {
+                    let declares =
+                        |column: &Column| column.name == camel || dialect.same_column(&column.name, name);
+                    if !columns.iter().any(declares) {
+                        columns.push(service(name, role));
+                    }
+                }
+            }
         }
         let layout = Self { columns };
         layout.check_collisions(dialect).map_err(at)?;
@@ -108,6 +144,26 @@ impl Layout {
                 .with_advice("rename one of them in the mapping or leave it out"));
         }
         Ok(())
+    }
+}
+
+impl Dialect {
+    /// The types of the columns that s3rep writes itself.
+    fn service_type(self, role: Role) -> Cow<'static, str> {
+        match (self, role) {
+            (Self::Postgres, Role::Key) => "VARCHAR(255)".into(),
+            (Self::Postgres, Role::ChangedAt | Role::CreatedAt | Role::UpdatedAt) => {
+                "TIMESTAMP WITH TIME ZONE".into()
+            }
+            (Self::Sqlite | Self::Postgres, _) => "TEXT".into(),
+            (Self::Mysql | Self::Mariadb, Role::Key) => mysql::key_type(self).into(),
+            (Self::Mysql | Self::Mariadb, Role::ChangeId) => {
+                "CHAR(32) CHARACTER SET ascii COLLATE ascii_bin".into()
+            }
+            (Self::Mysql | Self::Mariadb, Role::ChangedAt) => "DATETIME(6)".into(),
+            (Self::Mysql | Self::Mariadb, Role::CreatedAt | Role::UpdatedAt) => "DATETIME".into(),
+            (Self::Mysql | Self::Mariadb, _) => "VARCHAR(16)".into(),
+        }
     }
 }
 

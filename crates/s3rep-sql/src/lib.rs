@@ -9,23 +9,39 @@
 //!
 //! | mode | columns |
 //! |---|---|
-//! | upsert | `id` (primary key), the attributes in order, `NOT NULL` where the definition says `required` |
+//! | upsert | `id` (primary key), the attributes in order, `NOT NULL` where the definition says `required`, then `created_at` and `updated_at`, which the database fills, unless attributes have these names |
 //! | append | `id`, the attributes in order (nullable: a delete may have none), `_operation`, `_change_id` (unique), `_changed_at` |
 //!
-//! A declared attribute `id` is the key and not repeated. s3db.js adds `created_at` and `updated_at` with
-//! defaults to the tables it creates; nothing ever writes them afterwards, so they are left out here (and left
-//! alone in tables that have them).
+//! A declared attribute `id` is the key and not repeated. SQLite's tables have no `created_at` and `updated_at`: it
+//! cannot keep the second by itself.
+//!
+//! # Values
+//!
+//! A [`Target`] says what a column holds of a change as a [`Cell`], exactly or not at all; drivers only put cells
+//! into their protocol.
 
+mod cell;
+mod column_type;
+mod cursor;
 mod ddl;
 mod dialect;
 mod dml;
 mod fit;
 mod layout;
+mod mysql;
+mod postgres;
 mod sqlite;
 mod types;
 
+pub use cell::{
+    Cell, Target, canonical, canonical_decimal, expected, format_address, format_date, format_time,
+    format_timestamp, format_uuid, undeclared,
+};
+pub use column_type::ColumnType;
+pub use cursor::{Admission, CURSOR_TABLE, StoredCursor, signed, stored_cursors};
 pub use dialect::Dialect;
+pub use dml::Write;
 pub use fit::{Fit, FittedColumn};
-pub use layout::{CHANGE_ID, CHANGED_AT, Column, KEY, Layout, OPERATION, Role};
+pub use layout::{CHANGE_ID, CHANGED_AT, CREATED_AT, Column, KEY, Layout, OPERATION, Role, UPDATED_AT};
 pub use sqlite::Affinity;
 pub use types::TypeClass;

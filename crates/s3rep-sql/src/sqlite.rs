@@ -5,7 +5,7 @@ use crate::TypeClass;
 pub(crate) const fn type_name(class: TypeClass) -> &'static str {
     match class {
         TypeClass::Double => "REAL",
-        TypeClass::Integer | TypeClass::Boolean => "INTEGER",
+        TypeClass::Integer | TypeClass::BigInteger | TypeClass::Boolean => "INTEGER",
         TypeClass::Text(_)
         | TypeClass::Json
         | TypeClass::Ip4

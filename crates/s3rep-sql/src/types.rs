@@ -11,8 +11,10 @@ pub enum TypeClass {
     Text(Option<u32>),
     /// A double.
     Double,
-    /// A whole number.
+    /// A whole number whose declared range lies within 32 bits.
     Integer,
+    /// A whole number.
+    BigInteger,
     /// True or false.
     Boolean,
     /// JSON of any type.
@@ -30,14 +32,18 @@ pub enum TypeClass {
 impl TypeClass {
     /// The class of an attribute's values.
     ///
-    /// Differs from s3db.js in one place: a number declared `integer` is [`Self::Integer`] wherever its range
-    /// lies, and not a double that rounds beyond 2^53.
+    /// Differs from s3db.js in what makes a number whole: the word `integer` and not a range. A double would round
+    /// integers beyond 2^53, and a price between 0 and 100 has a fraction.
     pub fn of(attribute: &Attribute) -> Self {
         match &attribute.kind {
             AttributeType::Number => {
                 let is_small = attribute.min.is_some_and(|min| min >= 0.0)
                     && attribute.max.is_some_and(|max| max <= 2_147_483_647.0);
-                if attribute.integer || is_small { Self::Integer } else { Self::Double }
+                match (attribute.integer, is_small) {
+                    (true, true) => Self::Integer,
+                    (true, false) => Self::BigInteger,
+                    (false, _) => Self::Double,
+                }
             }
             AttributeType::Boolean => Self::Boolean,
             AttributeType::Json | AttributeType::Object | AttributeType::Array => Self::Json,

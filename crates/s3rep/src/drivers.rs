@@ -26,6 +26,10 @@ macro_rules! table {
 
 // Names stand here a second time (the driver has them too) because they are needed where it is not compiled in.
 static TABLE: &[Driver] = table! {
+    "postgres": "postgres" | "postgresql" => s3rep_postgres::PostgresConfig;
+    "mysql": "mysql" => s3rep_mysql::MysqlConfig;
+    "mysql": "mariadb" => s3rep_mysql::MariadbConfig;
+    "mysql": "planetscale" => s3rep_mysql::PlanetscaleConfig;
     "libsql": "sqlite" | "libsql" | "turso" => s3rep_libsql::LibsqlConfig;
     "files": "jsonl" => s3rep_files::JsonlConfig;
     "files": "csv" => s3rep_files::CsvConfig;
@@ -33,18 +37,7 @@ static TABLE: &[Driver] = table! {
 };
 
 /// Drivers of s3db.js that this version does not have, so that a configuration that moves over is told so.
-const NOT_YET: &[&str] = &[
-    "postgres",
-    "postgresql",
-    "mysql",
-    "mariadb",
-    "planetscale",
-    "bigquery",
-    "dynamodb",
-    "mongodb",
-    "sqs",
-    "webhook",
-];
+const NOT_YET: &[&str] = &["bigquery", "dynamodb", "mongodb", "sqs", "webhook"];
 
 /// One driver.
 #[derive(Clone, Copy, Debug)]

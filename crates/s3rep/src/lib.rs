@@ -15,7 +15,8 @@
 //! | [`log`] | the embedded durable log |
 //! | [`s3db`] | the database itself: resources, records, the tail source |
 //!
-//! Features: `libsql` (SQLite files) and `files` (JSON Lines and CSV), both on by default.
+//! Features, all on by default: `postgres`, `mysql` (MariaDB and PlanetScale too), `libsql` (SQLite and Turso), `files`
+//! (JSON Lines and CSV) and `s3db`.
 
 pub mod config;
 pub mod drivers;
@@ -31,6 +32,10 @@ pub use s3rep_files as files;
 #[cfg(feature = "libsql")]
 pub use s3rep_libsql as libsql;
 pub use s3rep_log as log;
+#[cfg(feature = "mysql")]
+pub use s3rep_mysql as mysql;
+#[cfg(feature = "postgres")]
+pub use s3rep_postgres as postgres;
 pub use s3rep_s3db as s3db;
 
 pub use s3rep_core::{

@@ -93,6 +93,7 @@ pub fn replicators(config: &Config) -> Result<Vec<Replicator>> {
         retry: RetryPolicy { max_retries: config.max_retries, ..RetryPolicy::default() },
         timeout: config.timeout,
         batch_size: config.batch_size,
+        recreate_tables: config.recreate_tables,
     };
     config
         .replicators

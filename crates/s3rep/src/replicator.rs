@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use s3rep_core::{ChangeLog, Error, ErrorKind, Event, Mapping, Result, Scope, Sink};
-use s3rep_engine::{LaneProgress, LaneState, Pipeline, PipelineOptions, RunReport};
+use s3rep_engine::{DeliveryOptions, LaneProgress, LaneState, Pipeline, PipelineOptions, RunReport};
 use s3rep_log::{Durability, EmbeddedLog, LogOptions};
 use s3rep_s3db::{Database, Followed, Outbox, Plugin, Resource, TailOptions, TailSource};
 use tokio::{sync::broadcast, task::JoinHandle};
@@ -72,6 +72,7 @@ pub struct ReplicatorBuilder {
     followed: Followed,
     options: PipelineOptions,
     replicators: Vec<s3rep_engine::Replicator>,
+    recreate_tables: bool,
     problem: Option<Error>,
 }
 
@@ -96,6 +97,7 @@ impl Replicator {
             followed: Followed::default(),
             options: PipelineOptions::default(),
             replicators: Vec::new(),
+            recreate_tables: false,
             problem: None,
         }
     }
@@ -141,7 +143,7 @@ impl Replicator {
                 return Err(Error::new(ErrorKind::Unavailable, "a destination does not take changes now")
                     .with_scope(Scope::Sink)
                     .with_context("replicator", &lane.replicator)
-                    .with_context("reason", why)
+                    .with_source(why.to_owned())
                     .with_advice("what is captured stays in the log"));
             }
             if lanes.iter().all(|lane| lane.position >= end) {
@@ -188,6 +190,15 @@ impl ReplicatorBuilder {
         self
     }
 
+    /// Agrees that tables are dropped and created anew, with the loss of every row, where they do not fit and
+    /// `schemaSync.strategy` is `drop-create`; a snapshot follows. Without it such a destination stands still and
+    /// says so. Tables of all destinations.
+    #[must_use]
+    pub fn recreate_tables(mut self, agreed: bool) -> Self {
+        self.recreate_tables = agreed;
+        self
+    }
+
     /// What a captured write survives: power failures ([`Durability::Fsync`], the default), or the death of the
     /// process only.
     #[must_use]
@@ -230,6 +241,13 @@ impl ReplicatorBuilder {
         if self.replicators.is_empty() {
             return Err(Error::new(ErrorKind::ConfigInvalid, "the replicator has no destination")
                 .with_advice("add one with `destination` or `config`"));
+        }
+        if self.recreate_tables {
+            let agree = |replicator: s3rep_engine::Replicator| {
+                let options = DeliveryOptions { recreate_tables: true, ..*replicator.options() };
+                replicator.with_options(options)
+            };
+            self.replicators = self.replicators.into_iter().map(agree).collect();
         }
         Ok(Replicator { options: self, running: Mutex::default() })
     }

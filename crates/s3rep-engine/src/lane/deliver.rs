@@ -489,7 +489,7 @@ impl Lane {
     }
 
     /// Runs one call of a sink within the timeout, and gives it up when the run is stopped.
-    async fn limited<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn limited<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             result = self.within_timeout(call) => result,
             () = self.until.stopped.cancelled() => Err(cancelled()),

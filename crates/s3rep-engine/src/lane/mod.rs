@@ -16,7 +16,8 @@ use std::{
 
 use futures::{StreamExt, TryStreamExt, stream};
 use s3rep_core::{
-    ChangeLog, Commit, Context, Error, ErrorKind, Event, Lease, Partition, Result, Scope, Seq, StartAt, Table,
+    ChangeLog, Commit, Context, Error, ErrorKind, Event, Lease, Partition, ResourceSchema, Result, Scope,
+    Seq, StartAt, Table,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,7 @@ use crate::{
     replicator::Replicator,
     schemas::Schemas,
     snapshot,
+    tables::Tables,
 };
 
 /// How often an idle destination is flushed, so that files rotate by age.
@@ -55,6 +57,8 @@ pub(crate) struct Lane {
     pub(crate) log: Arc<dyn ChangeLog>,
     pub(crate) replicator: Arc<Replicator>,
     pub(crate) schemas: Schemas,
+    /// The resources that the source had when the run began.
+    pub(crate) known: Arc<[Arc<str>]>,
     pub(crate) observer: Observer,
     pub(crate) gauge: Arc<LaneGauge>,
     pub(crate) until: Until,
@@ -72,6 +76,9 @@ pub(crate) struct Lane {
 
 /// The last place of each cursor, by table and partition.
 pub(crate) type Acknowledged = HashMap<(Arc<str>, Partition), Seq>;
+
+/// The shape in which each table was synchronised last, by name.
+type Synced = HashMap<Arc<str>, Arc<Table>>;
 
 impl Lane {
     /// Moves changes until [`Until`] says so.
@@ -105,14 +112,20 @@ impl Lane {
         snapshot::remember_routes(&self.cx, &*self.log, self.replicator.id(), self.replicator.mapping())
             .await?;
         drop(held);
-        self.starting = None;
-        let parking = Parking::load(&self.cx, &*self.log, self.replicator.id()).await?;
-        let moved = self.follow(position, parking).await;
+        let moved = self.move_changes(position).await;
         if self.begins_again.load(Ordering::Relaxed) {
             return moved;
         }
         let closed = self.within_timeout(self.replicator.sink().close(&self.cx)).await;
         moved.and(closed)
+    }
+
+    async fn move_changes(&mut self, position: Positions) -> Result<()> {
+        // A table that is made anew asks for a snapshot, as the start does.
+        let synced = self.sync_known_tables().await?;
+        self.starting = None;
+        let parking = Parking::load(&self.cx, &*self.log, self.replicator.id()).await?;
+        self.follow(position, parking, synced).await
     }
 
     /// Acquires the cursors and finds out where the destination stands.
@@ -172,14 +185,14 @@ impl Lane {
         let end = self.log.extent(&self.cx).await?.last;
         {
             let _requests = self.requests.lock().await;
-            snapshot::forget_made(&self.cx, &*self.log, self.replicator.id()).await?;
+            snapshot::forget_tables(&self.cx, &*self.log, self.replicator.id()).await?;
             snapshot::request_instead_of_log(&self.cx, &*self.log, self.replicator.id(), end).await?;
         }
         self.log.reset(&self.cx, self.replicator.id(), self.fence, end, None).await?;
         Ok(Positions::new(vec![end; lease.cursors.len()]))
     }
 
-    async fn follow(&self, start: Positions, parking: Parking) -> Result<()> {
+    async fn follow(&self, start: Positions, parking: Parking, synced: Synced) -> Result<()> {
         let (windows, mut incoming) = mpsc::channel(1);
         let reading = CancellationToken::new();
         let reader = Reader {
@@ -198,7 +211,7 @@ impl Lane {
             committed: self.committed().await?,
             position: start.lowest(),
             pending: BTreeMap::new(),
-            synced: HashMap::new(),
+            synced,
             parking: Mutex::new(parking),
             idle: false,
         };
@@ -290,8 +303,7 @@ struct Writer<'a> {
     position: Seq,
     /// Ends of partitions that nothing was written for; they are committed with the next rows or when idle.
     pending: BTreeMap<Partition, Seq>,
-    /// The shape in which each table was synchronised last.
-    synced: HashMap<Arc<str>, Arc<Table>>,
+    synced: Synced,
     parking: Mutex<Parking>,
     idle: bool,
 }
@@ -375,7 +387,7 @@ impl Writer<'_> {
         let limits = self.lane.replicator.limits();
         let mut lists = Vec::new();
         for work in tables {
-            for changes in window::by_partition(work.changes, limits.in_flight) {
+            for changes in window::by_partition(work.changes, &limits) {
                 lists.push((work.table.clone(), window::cut(changes, &limits)));
             }
         }
@@ -439,19 +451,7 @@ impl Writer<'_> {
         if self.synced.get(&table.name).is_some_and(|synced| synced == table) {
             return Ok(());
         }
-        if self.lane.replicator.sink().schema_sync().is_some() {
-            let created = self.lane.patiently(&table.name, |lane| lane.sync_table(table)).await?;
-            if let Some((created, statements)) = created {
-                self.lane.observer.emit(Event::TableSynced {
-                    replicator: self.lane.replicator.id().clone(),
-                    table: table.name.clone(),
-                    created,
-                    statements,
-                });
-            }
-        }
-        self.synced.insert(table.name.clone(), table.clone());
-        Ok(())
+        self.lane.sync_into(&mut self.synced, table.clone()).await
     }
 
     /// Entries that could not be read are lost to this replicator unless it had passed them: it says so and
@@ -482,28 +482,67 @@ impl Writer<'_> {
 }
 
 impl Lane {
-    /// `Some((created, statements))` when something was done.
-    async fn sync_table(&self, table: &Table) -> Result<Option<(bool, usize)>> {
-        let (cx, log, id) = (&self.cx, &*self.log, self.replicator.id());
-        let Some(schema) = self.replicator.sink().schema_sync() else { return Ok(None) };
-        let have = schema.inspect(cx, table).await?;
-        let plan = schema.plan(table, have.as_ref())?;
-        for warning in &plan.warnings {
-            tracing::warn!(replicator = %id, table = %table.name, warning);
+    /// Synchronises the tables of the resources that the source had when the run began, so that what is wrong with
+    /// one is told now and not when its first change comes. The lane stands still before such a table as it would
+    /// then, after the others have been synchronised.
+    async fn sync_known_tables(&self) -> Result<Synced> {
+        let mut synced = Synced::new();
+        if self.replicator.sink().schema_sync().is_none() {
+            return Ok(synced);
         }
-        if plan.statements.is_empty() {
-            return Ok(None);
+        let known = self.known_resources();
+        let mut unfit = Vec::new();
+        for table in self.replicator.tables(&known).filter_map(|(_, table)| table.map(Arc::new)) {
+            match self.limited(self.sync_table(&table)).await {
+                Ok(()) => drop(synced.insert(table.name.clone(), table)),
+                Err(error) if !error.is_temporary() && error.scope() == Scope::Table => {
+                    unfit.push((table, error));
+                }
+                Err(_) => self.sync_into(&mut synced, table).await?,
+            }
         }
-        if plan.creates && (plan.destructive || snapshot::was_made(cx, log, id, &table.name).await?) {
-            // The table begins empty, and its cursor says that it is full. Asked before it is made: a crash
-            // between the two costs a snapshot and no row.
-            let _requests = self.requests.lock().await;
-            snapshot::request_resource(cx, log, id, &table.schema.name).await?;
+        // Of the first the lane tells by itself.
+        for (table, error) in unfit.iter().skip(1) {
+            let error = with_advice(error);
+            tracing::warn!(replicator = %self.replicator.id(), table = %table.name, error, "not synchronised");
         }
-        schema.execute(cx, &plan).await?;
-        if plan.creates {
-            snapshot::remember_made(cx, log, id, &table.name).await?;
+        for (table, _) in unfit {
+            self.sync_into(&mut synced, table).await?;
         }
-        Ok(Some((plan.creates, plan.statements.len())))
+        self.observer.emit(Event::SchemaSynced {
+            replicator: self.replicator.id().clone(),
+            resources: known.iter().map(|schema| schema.name.clone()).collect(),
+        });
+        Ok(synced)
+    }
+
+    /// Synchronises a table, however long it takes.
+    async fn sync_into(&self, synced: &mut Synced, table: Arc<Table>) -> Result<()> {
+        self.patiently(&table.name, |lane| lane.sync_table(&table)).await?;
+        synced.insert(table.name.clone(), table);
+        Ok(())
+    }
+
+    async fn sync_table(&self, table: &Table) -> Result<()> {
+        let tables = Tables {
+            cx: &self.cx,
+            log: &*self.log,
+            requests: &self.requests,
+            observer: &self.observer,
+            replicator: &self.replicator,
+        };
+        tables.sync(table).await
+    }
+
+    /// The resources of the routes that the source had when the run began, as they are now.
+    fn known_resources(&self) -> Vec<Arc<ResourceSchema>> {
+        let mut resources: Vec<Arc<ResourceSchema>> = Vec::new();
+        for route in self.replicator.mapping().all_routes() {
+            let is_listed = resources.iter().any(|schema| schema.name == route.resource);
+            if !is_listed && self.known.contains(&route.resource) {
+                resources.push(self.schemas.of(&route.resource));
+            }
+        }
+        resources
     }
 }

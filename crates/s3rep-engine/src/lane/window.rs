@@ -132,9 +132,14 @@ fn coalesce(changes: &mut Vec<RowChange>) {
     }
 }
 
-/// Splits rows into at most `lanes` lists whose partitions are disjoint, so that they can be written at the
-/// same time without sharing a key.
-pub(super) fn by_partition(changes: Vec<RowChange>, lanes: usize) -> Vec<Vec<RowChange>> {
+/// Rows that are worth a call of their own: below, what a second call at the same time saves is less than what it
+/// costs, which in databases is a transaction.
+const LANE_ROWS: usize = 1_000;
+
+/// Splits rows into lists whose partitions are disjoint, so that they can be written at the same time without
+/// sharing a key: as many as the sink takes, and no more than the rows are worth.
+pub(super) fn by_partition(changes: Vec<RowChange>, limits: &Limits) -> Vec<Vec<RowChange>> {
+    let lanes = changes.len().div_ceil(limits.records.clamp(1, LANE_ROWS)).min(limits.in_flight);
     if lanes <= 1 {
         return vec![changes];
     }
@@ -288,9 +293,11 @@ mod tests {
 
     #[test]
     fn groups_share_no_partition_and_lose_nothing() {
-        let groups = by_partition(rows(&["a", "b", "c", "d", "e", "f"]), 2);
+        let limits = Limits { records: 3, in_flight: 2, ..Limits::DEFAULT };
+        let groups = by_partition(rows(&["a", "b", "c", "d", "e", "f"]), &limits);
         let partitions = |group: &[RowChange]| group.iter().map(|row| row.partition).collect::<HashSet<_>>();
         assert!(partitions(&groups[0]).is_disjoint(&partitions(&groups[1])));
         assert_eq!(groups.iter().map(Vec::len).sum::<usize>(), 6);
+        assert_eq!(by_partition(rows(&["a", "b", "c"]), &limits).len(), 1, "one batch is one call");
     }
 }

@@ -102,7 +102,7 @@ fn plan(table: &Table, have: Option<&TableShape>, options: &SchemaSyncOptions) -
     let resource = table.name.to_string();
     if options.strategy == SchemaStrategy::DropCreate && !(missing.is_empty() && differences.is_empty()) {
         let statements = vec![Statement::DropResource { resource }.text()?, create.text()?];
-        return Ok(SchemaPlan { statements, creates: true, destructive: true, warnings: Vec::new() });
+        return Ok(SchemaPlan { statements, creates: true, destructive: true, ..SchemaPlan::default() });
     }
     let may_alter = options.strategy == SchemaStrategy::Alter;
     let mut plan = SchemaPlan::default();

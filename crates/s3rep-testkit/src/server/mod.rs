@@ -1,15 +1,23 @@
 //! Real servers for tests: private, on a free port of the loopback interface, gone with the test.
 //!
 //! A server is started in its own temporary directory and stopped by its own process id when it is dropped. It
-//! also ends when the test process is killed. `cargo xtask servers` installs the programs; a test whose server is
-//! not installed is reported as ignored, with the reason, unless `S3REP_REQUIRE` names the server or is `all`:
+//! also ends when the test process is killed. `cargo xtask services up` installs the programs; a test whose server
+//! is not installed is reported as ignored, with the reason, unless `S3REP_REQUIRE` names the server or is `all`:
 //! then it fails. `cargo xtask test` sets it for what it installed.
+//!
+//! A SQL server of the user's own is taken instead of a private one when its variable has a URL, see [`SqlServer`].
 
 #[cfg(feature = "s3")]
 mod client;
+mod launch;
+pub mod mariadb;
 pub mod moto;
+mod place;
+pub mod postgres;
 mod process;
 pub mod radosgw;
+mod sql;
+pub mod sqld;
 
 use std::{
     fmt,
@@ -22,6 +30,7 @@ use std::{
 pub use client::start_s3;
 use libtest_mimic::{Failed, Trial};
 use process::Process;
+pub use sql::SqlServer;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -105,7 +114,7 @@ impl Missing {
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; `cargo xtask servers` installs it", self.name, self.reason)
+        write!(f, "{}: {}; `cargo xtask services up` installs it", self.name, self.reason)
     }
 }
 
@@ -115,8 +124,8 @@ pub fn is_required(name: &str) -> bool {
     required.split([',', ' ']).any(|listed| listed == name || listed == "all")
 }
 
-/// Where `cargo xtask servers` puts what is no package of the system: `S3REP_SERVERS`, or `target/servers` of the
-/// workspace.
+/// Where `cargo xtask services up` puts what is no package of the system: `S3REP_SERVERS`, or `target/servers` of
+/// the workspace.
 pub fn installed() -> PathBuf {
     match std::env::var_os("S3REP_SERVERS") {
         Some(directory) => directory.into(),

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeSet, fmt, sync::Arc};
 use async_trait::async_trait;
 use s3rep_core::{
     Batch, Capability, Context, Error, ErrorKind, Limits, Operation, Outcome, Progress, Readback, Record,
-    Rejected, Result, RouteMode, RowChange, SchemaSync, Scope, Sink, StoredCursors, Table,
+    Rejected, Result, RouteMode, RowChange, SchemaStrategy, SchemaSync, Scope, Sink, StoredCursors, Table,
 };
 
 use super::{
@@ -65,15 +65,21 @@ impl MemorySink {
     /// A sink with the same capabilities over `place`: what a new process would see.
     #[must_use]
     pub fn over(mut self, place: MemoryPlace) -> Self {
-        self.schema = self.schema.map(|_| MemorySchema::new(place.clone()));
+        self.schema = self.schema.map(|schema| schema.over(place.clone()));
         self.place = place;
         self
     }
 
     /// Tables have to be created by schema synchronisation, and members without a column are refused.
     #[must_use]
-    pub fn with_schema(mut self) -> Self {
-        self.schema = Some(MemorySchema::new(self.place.clone()));
+    pub fn with_schema(self) -> Self {
+        self.with_strategy(SchemaStrategy::Alter)
+    }
+
+    /// The same with another strategy for tables that lack a column than to add it.
+    #[must_use]
+    pub fn with_strategy(mut self, strategy: SchemaStrategy) -> Self {
+        self.schema = Some(MemorySchema::new(self.place.clone(), strategy));
         self
     }
 

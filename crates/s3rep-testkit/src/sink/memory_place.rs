@@ -131,6 +131,16 @@ impl MemoryPlace {
         self.lock().tables.insert(table.to_owned(), sealed);
     }
 
+    /// Drops a table behind the replicator's back.
+    pub fn drop_table(&self, table: &str) {
+        self.lock().tables.remove(table);
+    }
+
+    /// The columns of a table that schema synchronisation made, in order.
+    pub fn columns(&self, table: &str) -> Vec<String> {
+        self.lock().tables.get(table).and_then(|table| table.columns.clone()).unwrap_or_default()
+    }
+
     /// Takes the destination down or brings it up again.
     pub fn set_down(&self, down: bool) {
         self.lock().down = down;

@@ -4,22 +4,25 @@ use std::fmt;
 
 use async_trait::async_trait;
 use s3rep_core::{
-    ColumnShape, Context, Error, ErrorKind, Result, RouteMode, SchemaPlan, SchemaSync, Scope, Table,
-    TableShape,
+    ColumnShape, Context, Error, ErrorKind, Result, RouteMode, SchemaPlan, SchemaStrategy, SchemaSync, Scope,
+    Table, TableShape,
 };
 use serde::{Deserialize, Serialize};
 
 use super::memory_place::MemoryPlace;
 
-/// Adds what is missing and leaves the rest alone. Its statements are JSON.
+/// Adds what is missing and leaves the rest alone, or drops what does not fit and creates it anew. Its statements
+/// are JSON.
 #[derive(Clone)]
 pub(super) struct MemorySchema {
     place: MemoryPlace,
+    strategy: SchemaStrategy,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Statement {
+    Drop { table: String },
     Create { table: String },
     Add { table: String, column: String },
 }
@@ -28,9 +31,21 @@ enum Statement {
 const SEALED: &str = "sealed";
 
 impl MemorySchema {
-    pub(super) fn new(place: MemoryPlace) -> Self {
-        Self { place }
+    pub(super) fn new(place: MemoryPlace, strategy: SchemaStrategy) -> Self {
+        Self { place, strategy }
     }
+
+    /// The same over another place.
+    pub(super) fn over(&self, place: MemoryPlace) -> Self {
+        Self::new(place, self.strategy)
+    }
+}
+
+/// What the table has to have beside its key and does not have.
+fn missing<'a>(table: &'a Table, have: Option<&TableShape>) -> Vec<&'a str> {
+    let attributes = table.schema.attributes.iter().map(|attribute| &*attribute.name);
+    let has = |name: &str| have.is_some_and(|have| have.columns.iter().any(|column| column.name == name));
+    attributes.filter(|name| *name != "id" && !has(name)).collect()
 }
 
 #[async_trait]
@@ -59,21 +74,25 @@ impl SchemaSync for MemorySchema {
                 .with_context("table", &table.name)
                 .with_advice("write to another one"));
         }
-        let mut plan = SchemaPlan { creates: have.is_none(), ..SchemaPlan::default() };
+        let recreates =
+            self.strategy == SchemaStrategy::DropCreate && have.is_some() && !missing(table, have).is_empty();
+        let have = have.filter(|_| !recreates);
+        let mut plan =
+            SchemaPlan { creates: have.is_none(), destructive: recreates, ..SchemaPlan::default() };
         let mut push = |statement: &Statement| -> Result<()> {
             let text = serde_json::to_string(statement)
                 .map_err(|e| Error::new(ErrorKind::Unexpected, "cannot write a plan").with_source(e))?;
             plan.statements.push(text);
             Ok(())
         };
+        if recreates {
+            push(&Statement::Drop { table: table.name.to_string() })?;
+        }
         if have.is_none() {
             push(&Statement::Create { table: table.name.to_string() })?;
         }
-        for attribute in &table.schema.attributes {
-            let known = have.is_some_and(|have| have.columns.iter().any(|c| c.name == attribute.name));
-            if !known && attribute.name != "id" {
-                push(&Statement::Add { table: table.name.to_string(), column: attribute.name.clone() })?;
-            }
+        for column in missing(table, have) {
+            push(&Statement::Add { table: table.name.to_string(), column: column.to_owned() })?;
         }
         Ok(plan)
     }
@@ -84,6 +103,7 @@ impl SchemaSync for MemorySchema {
                 .map_err(|e| Error::new(ErrorKind::Unexpected, "this is not a plan").with_source(e))?;
             let mut state = self.place.lock();
             match statement {
+                Statement::Drop { table } => drop(state.tables.remove(&table)),
                 Statement::Create { table } => {
                     let table = state.tables.entry(table).or_default();
                     table.columns.get_or_insert_with(|| vec!["id".to_owned()]);

@@ -97,6 +97,10 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// How much is logged, when the file says so.
     pub log_level: Option<LogLevel>,
+    /// Agrees to drop tables and create them anew where `schemaSync.strategy` is `drop-create`
+    /// ([`DeliveryOptions::recreate_tables`](s3rep_engine::DeliveryOptions::recreate_tables)). False after reading:
+    /// no file can say it, only the program that read the file, as `s3rep run --yes` does.
+    pub recreate_tables: bool,
 }
 
 /// The database to follow.

@@ -63,6 +63,7 @@ pub(super) fn resolve(
         retention: model.retention.into(),
         shutdown_timeout: model.shutdown_timeout,
         log_level: model.log_level.or(model.verbose.and_then(|verbose| verbose.then_some(LogLevel::Debug))),
+        recreate_tables: false,
     })
 }
 

@@ -6,16 +6,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use libsql::Statement;
-use s3rep_core::{Error, ErrorKind, OnMismatch, ResourceSchema, Result, RouteMode, Scope, Table};
-use s3rep_sql::{CHANGE_ID, Dialect, KEY, Role};
+use libsql::{Statement, Value};
+use s3rep_core::{Error, ErrorKind, OnMismatch, Result, RouteMode, Scope, Table};
 
-use crate::{
+use super::{
     connection::{Access, Connection},
-    encode::Target,
     error::from_io,
     schema,
 };
+use crate::table::{self, Fitted};
 
 /// A database file and what is known of it. Calls take turns.
 pub(crate) struct Place {
@@ -41,8 +40,7 @@ pub(crate) struct Open {
 
 /// A table with the statements that write to it.
 pub(crate) struct Prepared {
-    schema: Arc<ResourceSchema>,
-    pub(crate) targets: Vec<Target>,
+    pub(crate) fitted: Fitted,
     pub(crate) write: Statement,
     pub(crate) delete: Statement,
 }
@@ -170,16 +168,14 @@ impl Open {
     /// The statements for a table as it is now. Part of the caller's transaction.
     pub(crate) fn prepared(&mut self, table: &Table, on_mismatch: OnMismatch) -> Result<&Prepared> {
         // Anyone may alter the table between two batches; SQLite counts that.
-        let version = self.connection.query("PRAGMA schema_version", Vec::new(), |row| row.integer(0))?;
+        let version = self.connection.query("PRAGMA schema_version", Vec::new(), |mut row| row.integer(0))?;
         let version = version.first().copied();
         if version.is_none() || version != self.schema_version {
             self.tables.clear();
             self.schema_version = version;
         }
         let key = (table.name.clone(), table.mode);
-        let is_current = self.tables.get(&key).is_some_and(|prepared| {
-            Arc::ptr_eq(&prepared.schema, &table.schema) || prepared.schema == table.schema
-        });
+        let is_current = self.tables.get(&key).is_some_and(|prepared| prepared.fitted.is_for(&table.schema));
         if !is_current {
             let prepared = Prepared::new(&self.connection, table, on_mismatch)?;
             self.tables.insert(key.clone(), prepared);
@@ -190,35 +186,15 @@ impl Open {
 
 impl Prepared {
     fn new(connection: &Connection, table: &Table, on_mismatch: OnMismatch) -> Result<Self> {
-        const SQLITE: Dialect = Dialect::Sqlite;
-        SQLITE.check_table_name(&table.name)?;
-        let Some(shape) = schema::inspect(connection, &table.name)? else {
-            return Err(Error::new(ErrorKind::NotFound, "there is no such table")
-                .with_scope(Scope::Table)
-                .with_context("table", &table.name)
-                .with_advice("set schemaSync.enabled to true, or create the table"));
+        let shape = schema::inspect(connection, &table.name)?;
+        let name = vec![Value::from(&*table.name)];
+        let is_ordered = connection.query(table::IS_ORDERED, name, |mut row| row.integer(0))? != [0];
+        let fitted = Fitted::new(table, shape, is_ordered, on_mismatch)?;
+        let prepare = |sql: Result<String>| {
+            sql.and_then(|sql| connection.prepare(&sql))
+                .map_err(|error: Error| error.with_context("table", &table.name))
         };
-        let fit = SQLITE.fit(table, &shape, on_mismatch)?;
-        for warning in &fit.warnings {
-            tracing::warn!(table = %table.name, "{warning}: it is left out");
-        }
-        let targets: Vec<_> = fit.columns.iter().map(|column| Target::new(column, &table.schema)).collect();
-        let columns: Vec<_> = targets.iter().map(|target| target.name.as_str()).collect();
-        let name_of = |role, name| {
-            targets.iter().find(|target| target.role == role).map_or(name, |target| target.name.as_str())
-        };
-        let key = name_of(Role::Key, KEY);
-        let write = match table.mode {
-            RouteMode::Upsert => SQLITE.upsert(&table.name, key, &columns)?,
-            RouteMode::Append => SQLITE.append(&table.name, name_of(Role::ChangeId, CHANGE_ID), &columns)?,
-        };
-        let at = |error: Error| error.with_context("table", &table.name);
-        Ok(Self {
-            schema: table.schema.clone(),
-            write: connection.prepare(&write).map_err(at)?,
-            delete: connection.prepare(&SQLITE.delete(&table.name, key)?).map_err(at)?,
-            targets,
-        })
+        Ok(Self { write: prepare(fitted.write(1))?, delete: prepare(fitted.delete(1))?, fitted })
     }
 }
 

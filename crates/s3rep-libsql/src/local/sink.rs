@@ -1,4 +1,4 @@
-//! The sink.
+//! A database file, written through libSQL's SQLite.
 
 use std::{
     fmt,
@@ -9,24 +9,25 @@ use std::{
 };
 
 use async_trait::async_trait;
+use libsql::Value;
 use s3rep_core::{
     Batch, Capability, Context, DriverConfig, Error, ErrorKind, Outcome, Progress, Readback, Result,
     SchemaSync, SchemaSyncOptions, Scope, Sink, StoredCursors,
 };
+use s3rep_sql::{StoredCursor, stored_cursors};
 
-use crate::{
-    LibsqlConfig,
-    connection::utf16,
-    cursor,
+use super::{
+    connection::{Connection, utf16},
     error::{from_io, from_join},
     readback::Reader,
-    state::{Need, Place, accessible, check_directory},
+    state::{Need, Open, Place, accessible, check_directory},
     writer,
 };
+use crate::{LibsqlConfig, cursor};
 
 /// A database file as a destination. Cheap to clone; clones share the connection.
 #[derive(Clone)]
-pub(crate) struct LibsqlSink(Arc<Inner>);
+pub(crate) struct LocalSink(Arc<Inner>);
 
 struct Inner {
     place: Place,
@@ -34,7 +35,7 @@ struct Inner {
     options: SchemaSyncOptions,
 }
 
-impl LibsqlSink {
+impl LocalSink {
     pub(crate) fn new(path: PathBuf, options: SchemaSyncOptions) -> Self {
         Self(Arc::new(Inner { place: Place::new(path), reader: Reader::default(), options }))
     }
@@ -63,21 +64,21 @@ impl LibsqlSink {
     /// As [`Self::blocking`], with the database, which is created when it is absent.
     async fn writing<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut crate::state::Open) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&mut Open) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let worked = self.blocking(|place| place.with(Need::Created, work)).await?;
         worked.ok_or_else(|| Error::new(ErrorKind::Unexpected, "the database was not created"))
     }
 }
 
-impl fmt::Debug for LibsqlSink {
+impl fmt::Debug for LocalSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LibsqlSink").field("file", &self.path()).finish_non_exhaustive()
+        f.debug_struct("LocalSink").field("file", &self.path()).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
-impl Sink for LibsqlSink {
+impl Sink for LocalSink {
     fn capability(&self) -> Capability {
         LibsqlConfig::capability()
     }
@@ -91,9 +92,9 @@ impl Sink for LibsqlSink {
         let stored = self.blocking(move |place| {
             // Whoever asks for the cursors begins with what is there now.
             place.recognise();
-            place.with(Need::Existing, |open| cursor::load(&open.connection, &replicator))
+            place.with(Need::Existing, |open| cursors(&open.connection, &replicator))
         });
-        Ok(stored.await?.flatten())
+        Ok(stored_cursors(stored.await?.unwrap_or_default()))
     }
 
     async fn apply(&self, cx: &Context, batch: &Batch) -> Result<Outcome> {
@@ -123,6 +124,14 @@ impl Sink for LibsqlSink {
     fn readback(&self) -> Option<&dyn Readback> {
         Some(self)
     }
+}
+
+/// Every cursor of a replicator. None when the database has no cursors at all.
+fn cursors(connection: &Connection, replicator: &str) -> Result<Vec<StoredCursor>> {
+    if connection.query(&cursor::exists(), Vec::new(), |_| Ok(()))?.is_empty() {
+        return Ok(Vec::new());
+    }
+    connection.query(&cursor::select(), vec![Value::from(replicator)], cursor::decode)
 }
 
 /// Proves that the database can be opened or made. SQLite itself would make files to find out.

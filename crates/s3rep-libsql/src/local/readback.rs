@@ -8,18 +8,18 @@ use std::{
 
 use async_trait::async_trait;
 use libsql::Value as Sql;
-use s3rep_core::{
-    ColumnShape, Context, Error, ErrorKind, OnMismatch, Readback, Record, Result, RouteMode, Scope, Table,
-    TableShape,
-};
-use s3rep_sql::{Dialect, KEY, Layout, Role};
+use s3rep_core::{Context, Error, OnMismatch, Readback, Record, Result, RouteMode, Table};
 
-use crate::{
-    connection::{Access, Connection, text_of},
-    encode::{self, Target},
+use super::{
+    connection::{Access, Connection},
     error::from_io,
     schema,
-    sink::LibsqlSink,
+    sink::LocalSink,
+};
+use crate::{
+    encode::{self, Target},
+    page::{Page, readable, row_number},
+    table::{planned_shape, targets},
 };
 
 /// A connection of its own, so that a comparison does not stand in the way of writes.
@@ -64,8 +64,7 @@ impl Reader {
             Some(shape) => shape,
             None => planned_shape(table)?,
         };
-        let fit = Dialect::Sqlite.fit(table, &shape, on_mismatch)?;
-        let targets: Arc<[Target]> = fit.columns.iter().map(|c| Target::new(c, &table.schema)).collect();
+        let targets: Arc<[Target]> = targets(table, &shape, on_mismatch)?.into();
         state.targets.insert(key, targets.clone());
         Ok(targets)
     }
@@ -87,55 +86,46 @@ impl Reader {
         let State { connection, folded, .. } = state.opened(path)?;
         let Some(connection) = connection else { return Ok(Vec::new()) };
         let Some(shape) = schema::inspect(connection, &table.name)? else { return Ok(Vec::new()) };
-        let name = Dialect::Sqlite.quote(&table.name)?;
-        let key = targets.iter().find(|target| target.role == Role::Key).map_or(KEY, |target| &target.name);
-        let key = format!("t.{}", Dialect::Sqlite.quote(key)?);
-        let mut columns = vec![text_of(&key)];
-        for target in targets.iter().filter(|target| matches!(target.role, Role::Attribute(_))) {
-            let column = format!("t.{}", Dialect::Sqlite.quote(&target.name)?);
-            columns.push(text_of(&format!("typeof({column})")));
-            let text = text_of(&column);
-            columns.push(format!("CASE typeof({column}) WHEN 'text' THEN {text} ELSE {column} END"));
-        }
-        let columns = columns.join(", ");
+        let page = Page::of(table, targets)?;
         let sql = match table.mode {
-            RouteMode::Upsert => format!(
-                "SELECT {columns} FROM main.{name} AS t WHERE {key} COLLATE BINARY > ?1 \
-                 AND typeof({key}) = 'text' ORDER BY {key} COLLATE BINARY LIMIT ?2"
-            ),
+            RouteMode::Upsert => page.upserted(),
             RouteMode::Append => {
-                let place = rowid(&shape).ok_or_else(|| {
-                    unsupported("the table hides its row numbers, so changes have no order")
-                })?;
+                let place = row_number(&shape)?;
                 if folded.as_ref() != Some(&table.name) || after.is_none() {
-                    connection.run("DROP TABLE IF EXISTS temp._s3rep_fold")?;
-                    connection.run(FOLD)?;
-                    connection.run(&format!(
-                        "INSERT INTO temp._s3rep_fold SELECT {key}, max(t.{place}) FROM main.{name} AS t \
-                         WHERE typeof({key}) = 'text' GROUP BY {key} COLLATE BINARY ORDER BY 1"
-                    ))?;
+                    fold(connection, &page, place)?;
                     *folded = Some(table.name.clone());
                 }
-                let operation = operation(targets)?;
                 format!(
-                    "SELECT {columns} FROM temp._s3rep_fold AS f JOIN main.{name} AS t ON t.{place} = f.place \
-                     WHERE f.id > ?1 AND t.{operation} <> 'delete' ORDER BY f.id LIMIT ?2"
+                    "SELECT {} FROM temp._s3rep_fold AS f JOIN {} AS t ON t.{place} = f.place \
+                     WHERE f.id > CAST(?1 AS TEXT) AND {} <> 'delete' ORDER BY f.id LIMIT ?2",
+                    page.columns,
+                    page.name,
+                    page.operation()?
                 )
             }
         };
         let limit = i64::try_from(max).unwrap_or(i64::MAX);
         // Every key is after the empty text but the empty key itself, which no record has.
-        let parameters = vec![Sql::from(after.unwrap_or_default()), Sql::Integer(limit)];
-        connection.query(&sql, parameters, |row| {
-            let mut record = Record::new();
-            let attributes = targets.iter().filter(|target| matches!(target.role, Role::Attribute(_)));
-            for (target, index) in attributes.zip((1..).step_by(2)) {
-                let value = encode::decode_typed(&row.text(index)?, row.value(index + 1)?);
-                record.insert(target.name.clone(), value);
+        let mut after = after.unwrap_or_default().as_bytes().to_vec();
+        loop {
+            let parameters = vec![Sql::Blob(after), Sql::Integer(limit)];
+            match readable(connection.query(&sql, parameters, |row| page.decode(row))?) {
+                Ok(rows) => return Ok(rows),
+                Err(last) => after = last,
             }
-            Ok((row.text(0)?, record))
-        })
+        }
     }
+}
+
+/// Notes which rows are the last of their key.
+fn fold(connection: &Connection, page: &Page<'_>, place: &str) -> Result<()> {
+    let Page { name, key, .. } = page;
+    connection.run("DROP TABLE IF EXISTS temp._s3rep_fold")?;
+    connection.run(FOLD)?;
+    connection.run(&format!(
+        "INSERT INTO temp._s3rep_fold SELECT {key}, max(t.{place}) FROM {name} AS t \
+         WHERE typeof({key}) = 'text' GROUP BY {key} COLLATE BINARY ORDER BY 1"
+    ))
 }
 
 impl State {
@@ -152,38 +142,8 @@ impl State {
     }
 }
 
-fn unsupported(message: &'static str) -> Error {
-    Error::new(ErrorKind::Unsupported, message)
-        .with_scope(Scope::Table)
-        .with_operation("read back")
-        .with_advice("replicate into a table that s3rep has created")
-}
-
-fn operation(targets: &[Target]) -> Result<String> {
-    let target = targets.iter().find(|target| target.role == Role::Operation);
-    Dialect::Sqlite.quote(target.map_or(s3rep_sql::OPERATION, |target| &target.name))
-}
-
-/// A name of the row number that no column hides.
-fn rowid(shape: &TableShape) -> Option<&'static str> {
-    let is_free = |name: &&str| !shape.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
-    ["rowid", "oid", "_rowid_"].into_iter().find(is_free)
-}
-
-/// The shape that schema synchronisation would give the table.
-fn planned_shape(table: &Table) -> Result<TableShape> {
-    let layout = Layout::of(Dialect::Sqlite, table)?;
-    let columns = layout.columns.into_iter().map(|column| ColumnShape {
-        primary_key: column.role == Role::Key,
-        name: column.name,
-        type_name: column.type_name.to_owned(),
-        nullable: column.nullable,
-    });
-    Ok(TableShape { columns: columns.collect() })
-}
-
 #[async_trait]
-impl Readback for LibsqlSink {
+impl Readback for LocalSink {
     fn expected(&self, table: &Table, key: &str, record: &Record) -> Result<Record> {
         let at = |error: Error| error.with_context("table", &table.name).with_context("key", key);
         let targets = self.reader().targets(self.path(), table, self.options().on_mismatch)?;

@@ -13,7 +13,8 @@ use std::{
 use libsql::{Builder, OpenFlags, Statement, Value, params::Params};
 use s3rep_core::{Error, ErrorKind, Result, Scope};
 
-use crate::error::from_libsql;
+use super::error::from_libsql;
+use crate::row::Row;
 
 /// Waiting is the engine's business; this only bridges the moment that another connection needs to commit.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(50);
@@ -89,19 +90,20 @@ impl Connection {
         done.map(drop).map_err(|error| self.error(error))
     }
 
-    /// Calls `each` with every row's values. Text has to be selected as a blob ([`text_of`]): libSQL cuts text
-    /// at a NUL and panics when it is not UTF-8.
+    /// Calls `each` with every row. Text has to be selected as a blob ([`text_of`](crate::row::text_of)).
     pub(crate) fn query<T>(
         &self,
         sql: &str,
         params: Vec<Value>,
-        mut each: impl FnMut(&Row) -> Result<T>,
+        mut each: impl FnMut(Row) -> Result<T>,
     ) -> Result<Vec<T>> {
         let fail = |error| self.error(error);
         let mut rows = now(self.inner.query(sql, Params::Positional(params))).map_err(fail)?;
         let mut taken = Vec::new();
         while let Some(row) = now(rows.next()).map_err(fail)? {
-            taken.push(each(&Row { inner: row, connection: self })?);
+            let values = (0..row.column_count()).map(|index| row.get_value(index));
+            let row = Row::new(values.collect::<libsql::Result<_>>().map_err(fail)?);
+            taken.push(each(row).map_err(|error| error.with_context("file", self.path.display()))?);
         }
         Ok(taken)
     }
@@ -138,52 +140,12 @@ pub(crate) enum Transacted<T> {
     Undo(T),
 }
 
-/// A row of a query.
-pub(crate) struct Row<'a> {
-    inner: libsql::Row,
-    connection: &'a Connection,
-}
-
-impl Row<'_> {
-    pub(crate) fn value(&self, index: i32) -> Result<Value> {
-        self.inner.get_value(index).map_err(|error| self.connection.error(error))
-    }
-
-    pub(crate) fn integer(&self, index: i32) -> Result<i64> {
-        match self.value(index)? {
-            Value::Integer(number) => Ok(number),
-            _ => Err(self.odd()),
-        }
-    }
-
-    /// Text that was selected as a blob.
-    pub(crate) fn text(&self, index: i32) -> Result<String> {
-        match self.value(index)? {
-            Value::Blob(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-            Value::Null => Ok(String::new()),
-            _ => Err(self.odd()),
-        }
-    }
-
-    fn odd(&self) -> Error {
-        Error::new(ErrorKind::Corrupt, "the database answers with a value of another type")
-            .with_scope(Scope::Sink)
-            .with_context("file", self.connection.path.display())
-            .with_advice("look whether the table _s3rep_cursor was changed by hand")
-    }
-}
-
 /// A database that holds its text in a form that is not supported.
 pub(crate) fn utf16(path: &Path) -> Error {
     Error::new(ErrorKind::Unsupported, "the database holds its text as UTF-16")
         .with_scope(Scope::Sink)
         .with_context("file", path.display())
         .with_advice("use a database with PRAGMA encoding = 'UTF-8', which is SQLite's default")
-}
-
-/// The expression that selects text so that it can be read whole.
-pub(crate) fn text_of(expression: &str) -> String {
-    format!("CAST({expression} AS BLOB)")
 }
 
 fn now<T>(future: impl Future<Output = libsql::Result<T>>) -> libsql::Result<T> {

@@ -2,15 +2,17 @@
 
 use libsql::Value;
 use s3rep_core::{
-    Batch, Context, Error, ErrorKind, OnMismatch, Operation, Outcome, Progress, Rejected, Result, RouteMode,
-    RowChange, Scope, Table,
+    Batch, Context, Error, OnMismatch, Outcome, Progress, Rejected, Result, RowChange, Scope, Table,
 };
+use s3rep_sql::Admission;
 
-use crate::{
+use super::{
     connection::{Connection, Transacted},
-    cursor::{self, Covered, Move},
-    encode,
     state::{Open, Prepared},
+};
+use crate::{
+    change::{self, Effect},
+    cursor::{self, Move},
 };
 
 /// Writes all of a batch and moves its cursors, or lists what keeps it from being written.
@@ -20,22 +22,14 @@ pub(crate) fn apply(
     batch: &Batch,
     on_mismatch: OnMismatch,
 ) -> Result<Outcome> {
-    let Batch { table, changes, progress } = batch;
+    let Batch { table, progress, .. } = batch;
     let connection = open.connection.clone();
     let outcome = connection.transaction(|| {
-        cursor::create(&connection)?;
-        cursor::admit(&connection, progress)?;
-        let covered = Covered::load(&connection, progress, &table.name)?;
+        let admission = admit(&connection, progress, &table.name)?;
         let prepared = open.prepared(table, on_mismatch)?;
         let mut rejected = Vec::new();
         let mut undeclared = 0;
-        let mut due: Vec<_> =
-            changes.iter().enumerate().filter(|(_, change)| !covered.has(change)).collect();
-        if table.mode == RouteMode::Upsert {
-            // Each key is there once, so the order is free; in that of the index it costs a third less.
-            due.sort_unstable_by(|(_, a), (_, b)| a.key.cmp(&b.key));
-        }
-        for (index, change) in due {
+        for (index, change) in change::due(batch, &prepared.fitted, &admission) {
             match write(&connection, table, prepared, change, &mut undeclared) {
                 Ok(()) => {}
                 Err(error) if error.scope() == Scope::Record => {
@@ -48,15 +42,13 @@ pub(crate) fn apply(
                 Err(error) => return Err(error),
             }
         }
-        if undeclared > 0 {
-            tracing::debug!(table = %table.name, members = undeclared, "members without a column are left out");
-        }
+        change::tell_undeclared(table, undeclared);
         if !rejected.is_empty() {
             rejected.sort_unstable_by_key(|rejected| rejected.index);
             return Ok(Transacted::Undo(Outcome { rejected }));
         }
         cx.failpoint("libsql.rows")?;
-        cursor::store(&connection, progress, Move::Forward)?;
+        store(&connection, progress, Move::Forward)?;
         cx.failpoint("libsql.commit")?;
         Ok(Transacted::Commit(Outcome { rejected }))
     })?;
@@ -74,31 +66,41 @@ fn write(
     change: &RowChange,
     undeclared: &mut usize,
 ) -> Result<()> {
-    let at = |error: Error| {
-        error.with_operation("apply").with_context("table", &table.name).with_context("key", &change.key)
-    };
-    let is_delete = change.operation == Operation::Delete;
-    if is_delete && table.mode == RouteMode::Upsert {
-        let key = vec![Value::Text(change.key.to_string())];
-        return connection.step(&prepared.delete, key).map_err(at);
-    }
-    if change.record.is_none() && !is_delete {
-        return Err(at(
-            Error::new(ErrorKind::InvalidValue, "the change has no record").with_scope(Scope::Record)
-        ));
-    }
-    let (row, without_column) = encode::row(&prepared.targets, &table.schema, change).map_err(at)?;
+    let at = |error: Error| change::at(error, table, change);
+    let (effect, without_column) = Effect::of(table, &prepared.fitted.targets, change).map_err(at)?;
     *undeclared += without_column;
-    connection.step(&prepared.write, row).map_err(at)
+    let statement = if effect.is_delete() { &prepared.delete } else { &prepared.write };
+    connection.step(statement, effect.into_values()).map_err(at)
+}
+
+/// Refuses an owner that another one has replaced, and forgets the cursors of another log. Part of the
+/// caller's transaction.
+fn admit(connection: &Connection, progress: &Progress, table: &str) -> Result<Admission> {
+    let replicator = || vec![Value::from(&*progress.replicator)];
+    connection.run(&cursor::create())?;
+    let stored = connection.query(&cursor::select(), replicator(), cursor::decode)?;
+    let admission = Admission::of(&stored, progress, table)?;
+    if admission.replaces_log {
+        connection.execute(&cursor::forget(), replicator())?;
+    }
+    Ok(admission)
+}
+
+/// Stores cursors and fence. Part of the caller's transaction.
+fn store(connection: &Connection, progress: &Progress, how: Move) -> Result<()> {
+    let statement = connection.prepare(&cursor::store(how, 1))?;
+    for cursor in &progress.cursors {
+        connection.step(&statement, cursor::values(progress, cursor)?.into())?;
+    }
+    Ok(())
 }
 
 /// Stores cursors without rows.
 pub(crate) fn advance(open: &mut Open, cx: &Context, progress: &Progress) -> Result<()> {
     let connection = &open.connection;
     connection.transaction(|| {
-        cursor::create(connection)?;
-        cursor::admit(connection, progress)?;
-        cursor::store(connection, progress, Move::Anywhere)?;
+        admit(connection, progress, "")?;
+        store(connection, progress, Move::Anywhere)?;
         cx.failpoint("libsql.commit")?;
         Ok(Transacted::Commit(()))
     })

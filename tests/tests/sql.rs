@@ -1,0 +1,265 @@
+//! The real program against real SQL servers: `kill -9` of s3rep at every place between rows and cursor, `kill -9` of
+//! the server, and a way there that breaks, while another process writes. At the end the rows are those of the
+//! source, and an append table has each change once.
+//!
+//! `S3REP_KILLS` sets the number of kills, `S3REP_SEED` the seed, which is printed.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and prints")]
+
+use std::{env, sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use libtest_mimic::{Arguments, Trial};
+use mysql_async::prelude::Queryable;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use s3rep_testkit::{
+    proxy::{Fault, Proxy},
+    server::{Missing, SqlServer, mariadb, postgres},
+};
+use s3rep_tests::{
+    Place,
+    captured::{assert_once, ended, items, logged, stop_writer, writer},
+};
+use tokio::runtime::Runtime;
+
+/// A kind of server, and how a test sees what is in it.
+struct Kind {
+    driver: &'static str,
+    server: Arc<SqlServer>,
+    /// Places in the driver between the rows and the end of the transaction.
+    places: &'static [&'static str],
+    /// The driver's options for a database, by the address of the server.
+    options: fn(&SqlServer, address: &str, database: &str) -> String,
+    create: fn(Arc<SqlServer>, String) -> BoxFuture<'static, ()>,
+    /// The first column of a query's rows.
+    query: fn(Arc<SqlServer>, String, &'static str) -> BoxFuture<'static, Vec<String>>,
+}
+
+fn postgres(server: Arc<SqlServer>) -> Kind {
+    Kind {
+        driver: "postgres",
+        server,
+        places: &["postgres.rows", "postgres.commit", "postgres.committed"],
+        options: |server, address, database| {
+            let url = server.url(database).replace(server.address(), address);
+            format!("connectionString: '{url}', ssl: false")
+        },
+        create: |server, database| {
+            Box::pin(async move {
+                let client = client(&server.url("postgres")).await;
+                client.batch_execute(&format!("CREATE DATABASE {database}")).await.unwrap();
+            })
+        },
+        query: |server, database, sql| {
+            Box::pin(async move {
+                let rows = client(&server.url(&database)).await.query(sql, &[]).await.unwrap();
+                rows.iter().map(|row| row.get(0)).collect()
+            })
+        },
+    }
+}
+
+async fn client(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+fn mariadb(server: Arc<SqlServer>) -> Kind {
+    Kind {
+        driver: "mariadb",
+        server,
+        places: &["mysql.rows", "mysql.commit", "mysql.committed"],
+        options: |server, address, database| {
+            let url = server.url(database).replace(server.address(), address);
+            format!("connectionString: '{url}'")
+        },
+        create: |server, database| {
+            Box::pin(async move {
+                let mut client = mysql(&server.url("mysql")).await;
+                client.query_drop(format!("CREATE DATABASE {database}")).await.unwrap();
+            })
+        },
+        query: |server, database, sql| {
+            Box::pin(async move { mysql(&server.url(&database)).await.query(sql).await.unwrap() })
+        },
+    }
+}
+
+async fn mysql(url: &str) -> mysql_async::Conn {
+    mysql_async::Conn::new(mysql_async::Opts::from_url(url).unwrap()).await.unwrap()
+}
+
+fn config(kind: &Kind, address: &str, database: &str) -> String {
+    let options = (kind.options)(&kind.server, address, database);
+    format!(
+        "source: {{ url: 'file://./database', interval: 20ms }}
+state: ./state
+replicators:
+  - driver: {}
+    resources: {{ items: [items, {{ resource: items_log, mode: append }}] }}
+    config: {{ {options}, schemaSync: {{ enabled: true }} }}
+",
+        kind.driver
+    )
+}
+
+fn seed() -> u64 {
+    let seed = env::var("S3REP_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand::random);
+    println!("S3REP_SEED={seed}");
+    seed
+}
+
+fn kills() -> usize {
+    env::var("S3REP_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12)
+}
+
+/// A database of its own for one case, with the writer that fills the source.
+struct Scene {
+    kind: Arc<Kind>,
+    database: String,
+    place: Place,
+    proxy: Proxy,
+    random: StdRng,
+    writer: std::process::Child,
+}
+
+impl Scene {
+    async fn new(kind: Arc<Kind>, case: &str) -> Self {
+        let database = format!("s3rep_{case}_{}", std::process::id());
+        (kind.create)(kind.server.clone(), database.clone()).await;
+        let proxy = Proxy::start(kind.server.address()).await.unwrap();
+        let place = items(&config(&kind, &proxy.address().to_string(), &database)).await;
+        let seed = seed();
+        let writer = writer(env!("CARGO_BIN_EXE_writer"), &place, seed);
+        Self { kind, database, place, proxy, random: StdRng::seed_from_u64(seed), writer }
+    }
+
+    /// Everything has to be there, once.
+    async fn check(self) {
+        stop_writer(self.writer);
+        self.place.run(&["run", "--once"]).expect(0);
+        self.place.run(&["verify"]).expect(0);
+        let ids =
+            (self.kind.query)(self.kind.server.clone(), self.database, "SELECT _change_id FROM items_log");
+        let (ids, logged) = (ids.await, logged(&self.place).await);
+        assert_once("items_log", &ids, &logged);
+        assert!(logged.len() > 10, "{} changes are too few to tell", logged.len());
+        println!("{} changes captured, each once in the append table", logged.len());
+    }
+}
+
+async fn kill_s3rep(kind: Arc<Kind>) {
+    let mut scene = Scene::new(kind.clone(), "killed").await;
+    for i in 0..kills() {
+        let places = [kind.places, &["engine.applied"]].concat();
+        let failpoint = format!("{}={}", places[i % places.len()], scene.random.random_range(1..6));
+        let mut run = scene.place.start_with(&["run"], &[("S3REP_FAILPOINTS", &failpoint)]);
+        let status = ended(&mut run).await;
+        assert_eq!(status.code(), None, "{failpoint} ended in another way:\n{}", scene.place.log());
+    }
+    scene.check().await;
+}
+
+async fn kill_server(kind: Arc<Kind>) {
+    let mut scene = Scene::new(kind.clone(), "server").await;
+    let mut run = scene.place.start(&["run"]);
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(scene.random.random_range(300..1_200))).await;
+        kind.server.kill().unwrap();
+        kind.server.restart().await.unwrap();
+    }
+    assert!(run.try_wait().unwrap().is_none(), "it ended by itself:\n{}", scene.place.log());
+    run.kill().unwrap();
+    run.wait().unwrap();
+    scene.check().await;
+}
+
+async fn break_the_way(kind: Arc<Kind>) {
+    let mut scene = Scene::new(kind, "cut").await;
+    let mut run = scene.place.start(&["run"]);
+    for round in 0..12 {
+        tokio::time::sleep(Duration::from_millis(scene.random.random_range(50..300))).await;
+        let after = scene.random.random_range(0..4_000);
+        let fault = match round % 4 {
+            0 => Fault::CutRequest(after),
+            1 => Fault::CutAnswer(after),
+            2 => Fault::Refuse,
+            _ => Fault::Delay(Duration::from_millis(5)),
+        };
+        scene.proxy.fault_times(fault, 3);
+    }
+    scene.proxy.fault(Fault::None);
+    assert!(run.try_wait().unwrap().is_none(), "it ended by itself:\n{}", scene.place.log());
+    run.kill().unwrap();
+    run.wait().unwrap();
+    scene.check().await;
+}
+
+/// The configuration in `examples/` does what it says, with the real database.
+async fn the_example_runs(kind: Arc<Kind>) {
+    let database = format!("s3rep_example_{}", std::process::id());
+    (kind.create)(kind.server.clone(), database.clone()).await;
+    let place = Place::with_open_data();
+    place.write("postgres.yaml", include_str!("../../examples/postgres.yaml"));
+    let run = |command: &[&str]| {
+        let command = [command, &["-c", "postgres.yaml"]].concat();
+        let mut command = place.command(&command);
+        command.env("SOURCE_URL", "file://./bucket/databases/open-data");
+        let output = command.env("POSTGRES_URL", kind.server.url(&database)).output().unwrap();
+        s3rep_tests::Ran::from(output).expect(0)
+    };
+    let plan = run(&["plan"]).stdout;
+    assert!(plan.contains("CREATE TABLE IF NOT EXISTS \"cars\""), "{plan}");
+    run(&["apply"]);
+    run(&["check"]);
+    run(&["run", "--once"]);
+    run(&["verify"]);
+    assert_eq!(run(&["plan"]).stdout.trim(), "", "the tables are as they should be");
+    let count = "SELECT count(*)::text FROM cars UNION ALL SELECT count(*)::text FROM weather_history";
+    let counts = (kind.query)(kind.server.clone(), database, count).await;
+    assert_eq!(counts[0], "406", "{counts:?}");
+}
+
+fn trials(runtime: &Arc<Runtime>, name: &str, kind: Result<Kind, Missing>) -> Vec<Trial> {
+    let kind = match kind {
+        Ok(kind) => Arc::new(kind),
+        Err(missing) => return vec![missing.trial(name)],
+    };
+    type Case = fn(Arc<Kind>) -> BoxFuture<'static, ()>;
+    let mut cases: Vec<(&str, Case)> = vec![
+        ("s3rep is killed between rows and cursor", |kind| Box::pin(kill_s3rep(kind))),
+        ("the way to the server breaks", |kind| Box::pin(break_the_way(kind))),
+        ("the server is killed and started again", |kind| Box::pin(kill_server(kind))),
+    ];
+    if name == "postgres" {
+        cases.push(("the example runs", |kind| Box::pin(the_example_runs(kind))));
+    }
+    let trial = |(title, case): (&str, Case)| {
+        let (kind, runtime) = (kind.clone(), runtime.clone());
+        // Nobody may kill a server of the user's own.
+        let is_ignored = title.starts_with("the server is killed") && !kind.server.is_private();
+        let run = move || {
+            runtime.block_on(case(kind));
+            Ok(())
+        };
+        Trial::test(format!("{name}/{title}"), run).with_ignored_flag(is_ignored)
+    };
+    cases.into_iter().map(trial).collect()
+}
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // One after the other: one of them kills the server that the others use.
+    arguments.test_threads = Some(1);
+    let runtime = Arc::new(Runtime::new().unwrap());
+    if arguments.list {
+        libtest_mimic::run(&arguments, Vec::new()).exit();
+    }
+    let (postgres_server, mariadb_server) =
+        runtime.block_on(async { tokio::join!(postgres::start_durable(), mariadb::start_durable()) });
+    let mut all = trials(&runtime, "postgres", postgres_server.map(Arc::new).map(postgres));
+    all.extend(trials(&runtime, "mariadb", mariadb_server.map(Arc::new).map(mariadb)));
+    let conclusion = libtest_mimic::run(&arguments, all);
+    drop(runtime);
+    conclusion.exit();
+}
