@@ -16,6 +16,9 @@ pub(crate) mod code {
     pub(crate) const NO_SUCH_TABLE: u16 = 1146;
     pub(super) const NULL: u16 = 1048;
     pub(super) const ENGINE: u16 = 1030;
+    /// Of the server's own file functions (`mysys_err.h`), which it passes on as they are.
+    pub(super) const FILES: std::ops::RangeInclusive<u16> = 1..=199;
+    pub(super) const DISK_FULL: u16 = 20;
     /// Vitess says everything with it.
     pub(super) const UNKNOWN: u16 = 1105;
     pub(super) const DUPLICATE: &[u16] = &[1062, 1169, 1586];
@@ -240,7 +243,7 @@ fn about_server(code: u16, text: &str) -> Option<Error> {
             "the server ended the statement",
             "raise the server's limit for statements, or lower the replicator's batchSize",
         ),
-        1021 | 1114 => {
+        1021 | 1114 | code::DISK_FULL => {
             for_now(StorageFull, "the server has no space left", "free space on the server's disk")
         }
         code::ENGINE if text.contains("error 28") => {
@@ -288,6 +291,9 @@ fn about_server(code: u16, text: &str) -> Option<Error> {
             Some(Error::new(ErrorKind::TooLarge, "the changes are larger than the server's undo log takes"))
         }
         code::UNKNOWN => Some(from_vitess(text)),
+        code if code::FILES.contains(&code) => {
+            for_now(Unavailable, "the server failed at a file of its own", "look at the server's log")
+        }
         _ => None,
     }
 }

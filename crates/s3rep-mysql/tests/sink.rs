@@ -1160,8 +1160,9 @@ async fn rows_are_what_is_expected(databases: Arc<Databases>) {
             let record: Record = names.iter().map(|name| (*name).to_owned()).zip(values).collect();
             let key = format!("k{i:03}");
             let said = readback.expected(&table, &key, &record);
+            let applied = bench.apply(&table, vec![insert(i + 1, &key, record.clone().into())]).await;
             let outcome =
-                bench.apply(&table, vec![insert(i + 1, &key, record.clone().into())]).await.unwrap();
+                applied.unwrap_or_else(|error| panic!("{record:?} {error:?} {}", databases.server.output()));
             assert_eq!(outcome.rejected.is_empty(), said.is_ok(), "{record:?} {outcome:?} {said:?}");
             expected.extend(said.ok().map(|row| (key, row)));
         }

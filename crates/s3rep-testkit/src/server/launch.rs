@@ -293,6 +293,8 @@ impl Launch {
             &format!("--datadir={}", self.data.display()),
             "--bind-address=127.0.0.1",
             &format!("--port={port}"),
+            // One that starts deletes the temporary tables of every other server in the same place.
+            &format!("--tmpdir={}", self.data.display()),
             "--socket=",
             "--pid-file=pid",
             "--skip-name-resolve",
