@@ -20,8 +20,8 @@ cargo xtask TASK
   lint              formatting, clippy with warnings as errors, docs, dependency directions
   ci                lint, then test
   deps              which crate may depend on which
-  bench [NAME …]    every measured figure, next to its limit: read, pass, log, engine, sqlite, memory,
-                    demo, build
+  bench [NAME …]    every measured figure, next to its limit: read, pass, writes, inserts, outbox, s3, log,
+                    engine, sqlite, sql, live, memory, demo, build
   chaos [--kills N] kill -9 while replicating, N times (default 200)";
 
 fn main() -> ExitCode {

@@ -7,15 +7,14 @@ use s3rep_core::{
     Appended, Change, ChangeLog, Commit, Context, DeadLetter, Error, ErrorKind, Event, Extent, Lease, Page,
     Partition, ReplicatorState, Result, Retention, Seq, SourceState, StartAt, StateWrite, Trimmed,
 };
-use tokio::sync::watch;
 
 use crate::{
     codec,
     durability::Durability,
     files::Files,
+    live::Live,
     open,
     reader::{self, Pool},
-    schema::Counters,
     state,
     store::Moves,
     writer::{Done, Work, Writer},
@@ -41,7 +40,7 @@ impl Default for LogOptions {
 pub struct EmbeddedLog {
     writer: Writer,
     pool: Arc<Pool>,
-    live: Arc<watch::Sender<Counters>>,
+    live: Arc<Live>,
     dir: std::path::PathBuf,
 }
 
@@ -55,7 +54,7 @@ impl EmbeddedLog {
     /// When another process uses the directory, when it cannot be written, or when a newer version wrote it.
     pub fn open(dir: &Path, options: &LogOptions) -> Result<(Self, Vec<Event>)> {
         let opened = open::open(dir, options).map_err(|error| error.with_operation("open the log"))?;
-        let live = Arc::new(watch::Sender::new(opened.store.counters));
+        let live = Arc::new(Live::new(opened.store.counters));
         let pool = Arc::new(Pool::new(Arc::clone(&opened.store.files), opened.store.meta.clone()));
         let dir = opened.store.files.dir.clone();
         let writer = Writer::start(opened.store, Arc::clone(&live), opened.lock)?;
@@ -146,9 +145,14 @@ impl ChangeLog for EmbeddedLog {
     }
 
     async fn read(&self, _: &Context, after: Seq, max_entries: usize, max_bytes: usize) -> Result<Page> {
-        let seen = *self.live.borrow();
+        let seen = self.live.counters();
         if after >= seen.last {
             return Ok(Page { next: after, ..Page::default() });
+        }
+        if after >= seen.trimmed
+            && let Some(page) = self.live.page(after, max_entries, max_bytes)
+        {
+            return Ok(page);
         }
         let read =
             self.pool.read(move |reader| reader.page(after, max_entries, max_bytes, Some(seen))).await?;
@@ -162,12 +166,11 @@ impl ChangeLog for EmbeddedLog {
     }
 
     async fn appended_after(&self, after: Seq) {
-        // The sender lives as long as `self`, so waiting cannot fail.
-        let _ = self.live.subscribe().wait_for(|seen| seen.last > after).await;
+        self.live.appended_after(after).await;
     }
 
     async fn extent(&self, _: &Context) -> Result<Extent> {
-        Ok(self.live.borrow().extent())
+        Ok(self.live.counters().extent())
     }
 
     async fn acquire(&self, _: &Context, replicator: &str, start: StartAt) -> Result<Lease> {

@@ -8,6 +8,7 @@ use crate::{
     LogOptions, durability,
     files::{Files, now_millis},
     ids::Ids,
+    recent::Recent,
     replicators::{self, Found, Replicator},
     schema::{self, Counters, Meta},
     sqlite::{Access, Db},
@@ -71,7 +72,14 @@ fn existing(files: &Arc<Files>, options: &LogOptions, events: &mut Vec<Event>) -
             reason: reason.to_owned(),
         }),
     );
-    let mut store = Store { db, meta, counters, ids: Ids::default(), files: Arc::clone(files) };
+    let mut store = Store {
+        db,
+        meta,
+        counters,
+        ids: Ids::default(),
+        appended: Recent::default(),
+        files: Arc::clone(files),
+    };
     if !events.is_empty() {
         // Mends the rows.
         store.db.begin()?;
@@ -159,7 +167,14 @@ fn create(files: &Arc<Files>, options: &LogOptions, known: Vec<Replicator>, fenc
     let mut db = Db::open(files, &files.db(), Access::Write)?;
     prepare(&mut db)?;
     durability::begin(&mut db, &mut meta, options.durability)?;
-    Ok(Store { db, meta, counters, ids: Ids::default(), files: Arc::clone(files) })
+    Ok(Store {
+        db,
+        meta,
+        counters,
+        ids: Ids::default(),
+        appended: Recent::default(),
+        files: Arc::clone(files),
+    })
 }
 
 /// Settings of the writing connection.

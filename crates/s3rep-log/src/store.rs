@@ -12,6 +12,7 @@ use crate::{
     files::Files,
     ids::Ids,
     letters,
+    recent::Recent,
     replicators::{self, Found, Replicator},
     schema::{Counters, Meta},
     sqlite::{Db, number, text},
@@ -27,6 +28,8 @@ pub(crate) struct Store {
     pub(crate) meta: Meta,
     pub(crate) counters: Counters,
     pub(crate) ids: Ids,
+    /// Entries of the transaction that is open.
+    pub(crate) appended: Recent,
     pub(crate) files: Arc<Files>,
 }
 
@@ -77,7 +80,8 @@ impl Store {
             self.counters.bytes += entry.len() as u64;
             self.ids.add(id, seq);
             rows.push(number(seq.0));
-            rows.push(Value::Blob(entry));
+            rows.push(Value::Blob(entry.clone()));
+            self.appended.push(seq, Arc::new(entry));
             if rows.len() == 2 * ROWS {
                 let rows = std::mem::replace(&mut rows, Vec::with_capacity(2 * ROWS));
                 self.db

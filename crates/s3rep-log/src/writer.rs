@@ -1,17 +1,21 @@
 //! The writer: one thread that owns the writing connection and puts everything that waits into one
 //! transaction, so that the disk is asked to sync once for many appends.
 
-use std::{fs::File, sync::Arc, thread};
+use std::{fs::File, sync::Arc, thread, time::Duration};
 
 use s3rep_core::{
     Appended, Error, ErrorKind, Lease, Partition, Result, Retention, Scope, Seq, StartAt, StateWrite,
     Timestamp,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    runtime::Runtime,
+    sync::{mpsc, oneshot},
+};
 
 use crate::{
     checkpoint::Checkpointer,
-    schema::{self, Counters},
+    live::Live,
+    schema,
     state::DamagedKeys,
     store::{Failure, Moves, Store},
     trim::Step,
@@ -21,6 +25,11 @@ use crate::{
 const QUEUE: usize = 1_024;
 /// A transaction takes no more work when it has this many bytes.
 const GROUP: usize = 8 << 20;
+
+/// How long small appends wait for other work to share the disk's sync with, at 1,000 writes a second about one.
+const COMPANY: Duration = Duration::from_millis(1);
+/// Appends of more bytes than this are worth a sync of their own.
+const SMALL_GROUP: usize = 64 << 10;
 
 /// What a small piece of work writes, about.
 const SMALL: usize = 1_024;
@@ -66,6 +75,12 @@ impl Work {
         }
     }
 
+    /// A captured change, or a few, whose write was announced before: nobody waits for it but those who follow
+    /// the log, and the announcement of the next one makes the disk sync anyway.
+    fn may_wait(&self) -> bool {
+        matches!(self, Self::Append { changes, .. } if !changes.is_empty()) && self.weight() < SMALL_GROUP
+    }
+
     fn run(&self, store: &mut Store) -> Result<Done, Failure> {
         let nothing = |()| Done::Nothing;
         match self {
@@ -94,8 +109,12 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Starts the thread. It keeps `lock` until everything is closed.
-    pub(crate) fn start(store: Store, live: Arc<watch::Sender<Counters>>, lock: File) -> Result<Self> {
+    pub(crate) fn start(store: Store, live: Arc<Live>, lock: File) -> Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
+        let clock = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|cause| {
+            Error::new(ErrorKind::Unavailable, "the log's clock cannot be started").with_source(cause)
+        })?;
+        let queue = Queue { jobs: queue, clock };
         let checkpointer = Checkpointer::start(&store.files)?;
         let run = move || {
             work(store, checkpointer, &live, queue);
@@ -132,25 +151,48 @@ impl Drop for Writer {
     }
 }
 
-fn work(
-    mut store: Store,
-    mut checkpointer: Checkpointer,
-    live: &watch::Sender<Counters>,
-    mut queue: mpsc::Receiver<Job>,
-) {
-    while let Some(first) = queue.blocking_recv() {
-        let mut weight = first.work.weight();
+/// What waits for the writer.
+struct Queue {
+    jobs: mpsc::Receiver<Job>,
+    /// Waits on the writer's own thread.
+    clock: Runtime,
+}
+
+impl Queue {
+    /// The work of one transaction; `None` when nobody has any more.
+    fn next(&mut self) -> Option<Vec<Job>> {
+        let first = self.clock.block_on(self.jobs.recv())?;
         let mut group = vec![first];
+        self.gather(&mut group);
+        if group.iter().all(|job| job.work.may_wait()) {
+            let company = async { tokio::time::timeout(COMPANY, self.jobs.recv()).await };
+            if let Ok(Some(next)) = self.clock.block_on(company) {
+                group.push(next);
+                self.gather(&mut group);
+            }
+        }
+        Some(group)
+    }
+
+    /// Adds what is there, up to what one transaction takes.
+    fn gather(&mut self, group: &mut Vec<Job>) {
+        let mut weight = group.iter().map(|job| job.work.weight()).sum::<usize>();
         while weight < GROUP {
-            let Ok(next) = queue.try_recv() else { break };
+            let Ok(next) = self.jobs.try_recv() else { break };
             weight += next.work.weight();
             group.push(next);
         }
+    }
+}
+
+fn work(mut store: Store, mut checkpointer: Checkpointer, live: &Live, mut queue: Queue) {
+    while let Some(group) = queue.next() {
+        let weight = group.iter().map(|job| job.work.weight()).sum::<usize>();
         let mut written = 0;
         match transact(&mut store, &group) {
             Ok(done) => {
                 written = PAGES + weight;
-                reply(group, done, &store, live);
+                reply(group, done, &mut store, live);
             }
             // One large piece of work may be what does not fit on the disk: the others get their own chance.
             Err(_) if group.len() > 1 => {
@@ -160,22 +202,22 @@ fn work(
                     match transact(&mut store, &group) {
                         Ok(done) => {
                             written += PAGES + weight;
-                            reply(group, done, &store, live);
+                            reply(group, done, &mut store, live);
                         }
-                        Err(error) => reply(group, vec![Err(error)], &store, live),
+                        Err(error) => reply(group, vec![Err(error)], &mut store, live),
                     }
                 }
             }
-            Err(error) => reply(group, vec![Err(error)], &store, live),
+            Err(error) => reply(group, vec![Err(error)], &mut store, live),
         }
         index(&mut store);
         checkpointer.after(&mut store.db, written);
     }
 }
 
-fn reply(group: Vec<Job>, done: Vec<Result<Done>>, store: &Store, live: &watch::Sender<Counters>) {
+fn reply(group: Vec<Job>, done: Vec<Result<Done>>, store: &mut Store, live: &Live) {
     // Before the replies: who hears that an append is done finds it in the log.
-    live.send_if_modified(|seen| std::mem::replace(seen, store.counters) != store.counters);
+    live.publish(store.counters, &mut store.appended);
     for (job, done) in group.into_iter().zip(done) {
         // Nobody listens when the caller was cancelled.
         let _ = job.reply.send(done);
@@ -203,6 +245,7 @@ fn transact(store: &mut Store, group: &[Job]) -> Result<Vec<Result<Done>>> {
         Ok(_) => store.ids.commit(),
         Err(_) => {
             store.ids.rollback();
+            store.appended.clear();
             store.counters = before;
         }
     }

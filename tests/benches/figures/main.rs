@@ -1,6 +1,6 @@
 //! Every figure that the README names, measured in one run and printed next to its limit or its peer:
 //! `cargo xtask bench [NAME …]`, names: read, pass, writes, inserts, outbox, s3, log, engine, sqlite, sql,
-//! memory, demo, build.
+//! live, memory, demo, build.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement may panic and prints")]
 
 mod sql;
@@ -45,10 +45,10 @@ fn main() {
     {
         return runtime.block_on(wait_with_a_backlog(Path::new(dir)));
     }
-    if let [command, url] = &args[..]
+    if let [command, url, durability] = &args[..]
         && command == "live-into-postgres"
     {
-        return runtime.block_on(sql::live_in_this_process(url));
+        return runtime.block_on(sql::live_in_this_process(url, durability));
     }
     let wanted = |name: &str| args.is_empty() || args.iter().any(|arg| arg == name);
     let cores = std::thread::available_parallelism().unwrap();
@@ -76,6 +76,9 @@ fn main() {
     }
     if wanted("sqlite") {
         runtime.block_on(sqlite());
+    }
+    if wanted("live") {
+        runtime.block_on(sql::live());
     }
     if wanted("sql") {
         runtime.block_on(sql::figures());

@@ -38,6 +38,9 @@ use crate::{
 
 /// How often an idle destination is flushed, so that files rotate by age.
 const IDLE_FLUSH: Duration = Duration::from_secs(1);
+/// How far behind the log's cursors may be where the destination keeps its own, which are what a restart goes by:
+/// a small part of the hour for which the log keeps what was passed, and seldom enough to cost nothing.
+const LOG_BEHIND: Duration = Duration::from_millis(100);
 
 /// Until when a lane runs.
 #[derive(Clone, Debug)]
@@ -211,6 +214,8 @@ impl Lane {
             committed: self.committed().await?,
             position: start.lowest(),
             pending: BTreeMap::new(),
+            uncommitted: BTreeMap::new(),
+            due: self.cx.monotonic(),
             synced,
             parking: Mutex::new(parking),
             idle: false,
@@ -218,8 +223,10 @@ impl Lane {
         self.gauge.reached(writer.position);
         self.gauge.enter(LaneState::Running);
         let end = writer.write(&mut incoming).await;
+        // What is written stays written, however this ended.
+        let told = writer.tell_log().await;
         drop(incoming);
-        match end {
+        match end.and_then(|end| told.map(|()| end)) {
             Ok(End::Reached) => Ok(()),
             Ok(End::ReaderGone) => match reader.await {
                 Ok(result) => result,
@@ -243,13 +250,7 @@ impl Lane {
     async fn commit(&self, commit: Commit<'_>) -> Result<()> {
         let mut failures = 0;
         loop {
-            let error = tokio::select! {
-                result = self.log.commit(&self.cx, commit) => match result {
-                    Ok(()) => return Ok(()),
-                    Err(error) => error,
-                },
-                () = self.until.stopped.cancelled() => return Err(deliver::cancelled()),
-            };
+            let Err(error) = self.log.commit(&self.cx, commit).await else { return Ok(()) };
             if !error.is_temporary() {
                 return Err(error);
             }
@@ -303,6 +304,10 @@ struct Writer<'a> {
     position: Seq,
     /// Ends of partitions that nothing was written for; they are committed with the next rows or when idle.
     pending: BTreeMap<Partition, Seq>,
+    /// Ends of partitions that the destination's own cursors have passed, and the log's not yet.
+    uncommitted: BTreeMap<Partition, Seq>,
+    /// When `pending` and `uncommitted` are committed, unless the lane ends before.
+    due: Duration,
     synced: Synced,
     parking: Mutex<Parking>,
     idle: bool,
@@ -316,9 +321,15 @@ impl Writer<'_> {
                 self.window(window).await?;
                 continue;
             }
-            self.settle_down().await?;
+            self.tell_idle().await;
             let target = *drained_to.borrow_and_update();
-            if target.is_some_and(|target| target <= self.position) {
+            let is_reached = target.is_some_and(|target| target <= self.position);
+            let is_behind = !self.pending.is_empty() || !self.uncommitted.is_empty();
+            let left = self.due.saturating_sub(self.lane.cx.monotonic());
+            if is_behind && (is_reached || left.is_zero()) {
+                self.settle_down().await?;
+            }
+            if is_reached {
                 return Ok(End::Reached);
             }
             tokio::select! {
@@ -329,25 +340,39 @@ impl Writer<'_> {
                 // The sender lives as long as the pipeline; without it nothing would ever end the lane.
                 changed = drained_to.changed() => if changed.is_err() { return Ok(End::Reached) },
                 () = self.lane.until.stopped.cancelled() => return Ok(End::Reached),
+                () = self.lane.cx.sleep(left), if is_behind && !left.is_zero() => {}
                 () = self.lane.cx.sleep(IDLE_FLUSH) => self.flush().await,
             }
         }
     }
 
-    /// Nothing is waiting: commits what was passed without rows and tells that the lane has caught up.
+    /// Commits what was passed without rows, and what the log has not heard of yet.
     async fn settle_down(&mut self) -> Result<()> {
         if !self.pending.is_empty() {
-            let ends = std::mem::take(&mut self.pending);
-            self.lane.advance(window::cursors(&"".into(), &ends)).await?;
-            self.commit(&ends, Delivered::default()).await?;
+            let passed = std::mem::take(&mut self.pending);
+            self.lane.advance(window::cursors(&"".into(), &passed)).await?;
+            self.uncommitted.extend(passed);
         }
+        self.tell_log().await
+    }
+
+    /// Moves the log's cursors to where the destination's are.
+    async fn tell_log(&mut self) -> Result<()> {
+        if self.uncommitted.is_empty() {
+            return Ok(());
+        }
+        let ends = std::mem::take(&mut self.uncommitted);
+        self.commit(&ends, Delivered::default()).await
+    }
+
+    /// Nothing is waiting: tells that the lane has caught up.
+    async fn tell_idle(&mut self) {
         if !self.idle {
             self.idle = true;
             self.flush().await;
             let replicator = self.lane.replicator.id().clone();
             self.lane.observer.emit(Event::CaughtUp { replicator, seq: self.position });
         }
-        Ok(())
     }
 
     async fn flush(&self) {
@@ -370,7 +395,11 @@ impl Writer<'_> {
                 tables.push(work);
             }
             let delivered = self.deliver(tables, &ends).await?;
-            self.commit(&ends, delivered).await?;
+            self.uncommitted.extend(ends);
+            if !self.may_wait(&delivered) {
+                let ends = std::mem::take(&mut self.uncommitted);
+                self.commit(&ends, delivered).await?;
+            }
         }
         self.position = window.next;
         self.lane.gauge.reached(self.position);
@@ -420,6 +449,13 @@ impl Writer<'_> {
         Ok(delivered)
     }
 
+    /// Whether the log may hear later of what was written.
+    fn may_wait(&self, delivered: &Delivered) -> bool {
+        let has_letters = !delivered.parked.is_empty() || !delivered.settled.is_empty();
+        let has_cursor = self.lane.replicator.sink().capability().transactional_cursor;
+        has_cursor && !has_letters && self.lane.cx.monotonic() < self.due
+    }
+
     async fn commit(&mut self, ends: &BTreeMap<Partition, Seq>, delivered: Delivered) -> Result<()> {
         self.lane.cx.failpoint("engine.commit")?;
         let committed =
@@ -443,6 +479,7 @@ impl Writer<'_> {
                 *place = seq;
             }
         }
+        self.due = self.lane.cx.monotonic() + LOG_BEHIND;
         self.lane.cx.failpoint("engine.committed")
     }
 

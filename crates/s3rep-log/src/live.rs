@@ -1,0 +1,54 @@
+//! What the writer lets readers of this process know at once.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use s3rep_core::{Page, Seq};
+use tokio::sync::watch;
+
+use crate::{codec, names::Names, recent::Recent, schema::Counters};
+
+/// The counters of the log, and its newest entries.
+#[derive(Debug)]
+pub(crate) struct Live {
+    counters: watch::Sender<Counters>,
+    recent: Mutex<Recent>,
+    names: Mutex<Names>,
+}
+
+impl Live {
+    pub(crate) fn new(counters: Counters) -> Self {
+        Self { counters: watch::Sender::new(counters), recent: Mutex::default(), names: Mutex::default() }
+    }
+
+    /// Makes a transaction known.
+    pub(crate) fn publish(&self, counters: Counters, appended: &mut Recent) {
+        locked(&self.recent).append(appended);
+        self.counters.send_if_modified(|seen| std::mem::replace(seen, counters) != counters);
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        *self.counters.borrow()
+    }
+
+    /// Waits until there is an entry after this one.
+    pub(crate) async fn appended_after(&self, after: Seq) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.counters.subscribe().wait_for(|seen| seen.last > after).await;
+    }
+
+    /// The entries after `after`, when they are among the newest.
+    pub(crate) fn page(&self, after: Seq, max_entries: usize, max_bytes: usize) -> Option<Page> {
+        let stored = locked(&self.recent).after(after, max_entries, max_bytes)?;
+        let mut names = locked(&self.names);
+        let mut page = Page { next: after, ..Page::default() };
+        for (seq, entry) in stored {
+            page.entries.push(codec::decode(&entry, seq, &mut names).ok()?);
+            page.next = seq;
+        }
+        Some(page)
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
