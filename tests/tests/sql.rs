@@ -5,15 +5,16 @@
 //! `S3REP_KILLS` sets the number of kills, `S3REP_SEED` the seed, which is printed.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and prints")]
 
-use std::{env, sync::Arc, time::Duration};
+use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use libtest_mimic::{Arguments, Trial};
 use mysql_async::prelude::Queryable;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use s3rep_testkit::{
+    disk::SmallDisk,
     proxy::{Fault, Proxy},
-    server::{Missing, SqlServer, mariadb, postgres},
+    server::{Missing, SqlServer, mariadb, postgres, sqld},
 };
 use s3rep_tests::{
     Place,
@@ -89,6 +90,29 @@ async fn mysql(url: &str) -> mysql_async::Conn {
     mysql_async::Conn::new(mysql_async::Opts::from_url(url).unwrap()).await.unwrap()
 }
 
+/// It has one database, whatever the name: what the case before left there goes.
+fn libsql(server: Arc<SqlServer>) -> Kind {
+    Kind {
+        driver: "libsql",
+        server,
+        places: &["libsql.rows", "libsql.commit", "libsql.committed"],
+        options: |_, address, _| format!("url: 'http://{address}'"),
+        create: |server, _| {
+            Box::pin(async move {
+                for table in ["items", "items_log", "_s3rep_cursor"] {
+                    sqld::execute(server.address(), &format!("DROP TABLE IF EXISTS {table}")).await;
+                }
+            })
+        },
+        query: |server, _, sql| {
+            Box::pin(async move {
+                let rows = sqld::execute(server.address(), sql).await;
+                rows.iter().map(|row| row[0]["value"].as_str().unwrap().to_owned()).collect()
+            })
+        },
+    }
+}
+
 fn config(kind: &Kind, address: &str, database: &str) -> String {
     let options = (kind.options)(&kind.server, address, database);
     format!(
@@ -138,12 +162,12 @@ impl Scene {
     async fn check(self) {
         stop_writer(self.writer);
         self.place.run(&["run", "--once"]).expect(0);
-        self.place.run(&["verify"]).expect(0);
         let ids =
             (self.kind.query)(self.kind.server.clone(), self.database, "SELECT _change_id FROM items_log");
         let (ids, logged) = (ids.await, logged(&self.place).await);
         assert_once("items_log", &ids, &logged);
         assert!(logged.len() > 10, "{} changes are too few to tell", logged.len());
+        self.place.run(&["verify"]).expect(0);
         println!("{} changes captured, each once in the append table", logged.len());
     }
 }
@@ -195,6 +219,23 @@ async fn break_the_way(kind: Arc<Kind>) {
     scene.check().await;
 }
 
+/// The server's own disk is full for a while, and the operator has to start it again if it ended.
+async fn fill_the_disk(kind: Arc<Kind>, disk: SmallDisk) {
+    let mut scene = Scene::new(kind.clone(), "full").await;
+    let mut run = scene.place.start(&["run"]);
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(scene.random.random_range(300..900))).await;
+        disk.fill(0);
+        tokio::time::sleep(Duration::from_millis(scene.random.random_range(500..1_500))).await;
+        disk.free();
+        kind.server.restart().await.unwrap();
+    }
+    assert!(run.try_wait().unwrap().is_none(), "it ended by itself:\n{}", scene.place.log());
+    run.kill().unwrap();
+    run.wait().unwrap();
+    scene.check().await;
+}
+
 /// The configuration in `examples/` does what it says, with the real database.
 async fn the_example_runs(kind: Arc<Kind>) {
     let database = format!("s3rep_example_{}", std::process::id());
@@ -220,31 +261,59 @@ async fn the_example_runs(kind: Arc<Kind>) {
     assert_eq!(counts[0], "406", "{counts:?}");
 }
 
-fn trials(runtime: &Arc<Runtime>, name: &str, kind: Result<Kind, Missing>) -> Vec<Trial> {
+type Case = fn(Arc<Kind>) -> BoxFuture<'static, ()>;
+
+const CASES: [(&str, Case); 3] = [
+    ("s3rep is killed between rows and cursor", |kind| Box::pin(kill_s3rep(kind))),
+    ("the way to the server breaks", |kind| Box::pin(break_the_way(kind))),
+    (KILL_SERVER, |kind| Box::pin(kill_server(kind))),
+];
+const KILL_SERVER: &str = "the server is killed and started again";
+
+/// How to start a server in a directory, and what it is then.
+type Start = fn(PathBuf) -> BoxFuture<'static, Result<Kind, Missing>>;
+
+/// Enough for an empty database and its journal.
+const DISK: u32 = 300;
+
+fn trials(runtime: &Arc<Runtime>, name: &str, kind: Result<Kind, Missing>, start: Start) -> Vec<Trial> {
     let kind = match kind {
         Ok(kind) => Arc::new(kind),
         Err(missing) => return vec![missing.trial(name)],
     };
-    type Case = fn(Arc<Kind>) -> BoxFuture<'static, ()>;
-    let mut cases: Vec<(&str, Case)> = vec![
-        ("s3rep is killed between rows and cursor", |kind| Box::pin(kill_s3rep(kind))),
-        ("the way to the server breaks", |kind| Box::pin(break_the_way(kind))),
-        ("the server is killed and started again", |kind| Box::pin(kill_server(kind))),
-    ];
-    if name == "postgres" {
-        cases.push(("the example runs", |kind| Box::pin(the_example_runs(kind))));
-    }
-    let trial = |(title, case): (&str, Case)| {
+    let trial = |title: &str, case: Case| {
         let (kind, runtime) = (kind.clone(), runtime.clone());
         // Nobody may kill a server of the user's own.
-        let is_ignored = title.starts_with("the server is killed") && !kind.server.is_private();
+        let is_ignored = title == KILL_SERVER && !kind.server.is_private();
         let run = move || {
             runtime.block_on(case(kind));
             Ok(())
         };
         Trial::test(format!("{name}/{title}"), run).with_ignored_flag(is_ignored)
     };
-    cases.into_iter().map(trial).collect()
+    let mut trials: Vec<_> = CASES.iter().map(|&(title, case)| trial(title, case)).collect();
+    if name == "postgres" {
+        trials.push(trial("the example runs", |kind| Box::pin(the_example_runs(kind))));
+    }
+    trials.push(full_disk(runtime, name, start));
+    trials
+}
+
+fn full_disk(runtime: &Arc<Runtime>, name: &str, start: Start) -> Trial {
+    let title = format!("{name}/the server's disk is full for a while");
+    let disk = match SmallDisk::new(DISK) {
+        Ok(disk) => disk,
+        Err(missing) => return missing.trial(&title),
+    };
+    let runtime = runtime.clone();
+    let run = move || {
+        runtime.block_on(async {
+            let kind = start(disk.path().to_owned()).await.map_err(|missing| missing.to_string())?;
+            fill_the_disk(Arc::new(kind), disk).await;
+            Ok(())
+        })
+    };
+    Trial::test(title, run)
 }
 
 fn main() {
@@ -255,11 +324,20 @@ fn main() {
     if arguments.list {
         libtest_mimic::run(&arguments, Vec::new()).exit();
     }
-    let (postgres_server, mariadb_server) =
-        runtime.block_on(async { tokio::join!(postgres::start_durable(), mariadb::start_durable()) });
-    let mut all = trials(&runtime, "postgres", postgres_server.map(Arc::new).map(postgres));
-    all.extend(trials(&runtime, "mariadb", mariadb_server.map(Arc::new).map(mariadb)));
-    let conclusion = libtest_mimic::run(&arguments, all);
+    let (of_postgres, of_mariadb, of_sqld) = runtime
+        .block_on(async { tokio::join!(postgres::start_durable(), mariadb::start_durable(), sqld::start()) });
+    let all = [
+        trials(&runtime, "postgres", of_postgres.map(Arc::new).map(postgres), |at| {
+            Box::pin(async move { postgres::start_in(&at).await.map(Arc::new).map(postgres) })
+        }),
+        trials(&runtime, "mariadb", of_mariadb.map(Arc::new).map(mariadb), |at| {
+            Box::pin(async move { mariadb::start_in(&at).await.map(Arc::new).map(mariadb) })
+        }),
+        trials(&runtime, "libsql", of_sqld.map(Arc::new).map(libsql), |at| {
+            Box::pin(async move { sqld::start_in(&at).await.map(Arc::new).map(libsql) })
+        }),
+    ];
+    let conclusion = libtest_mimic::run(&arguments, all.into_iter().flatten().collect());
     drop(runtime);
     conclusion.exit();
 }

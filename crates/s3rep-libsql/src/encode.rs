@@ -113,7 +113,7 @@ pub(crate) fn row(
                 None => Sql::Null,
             },
             // The database fills them; SQLite's tables have none.
-            Role::CreatedAt | Role::UpdatedAt => Sql::Null,
+            Role::Row | Role::CreatedAt | Role::UpdatedAt => Sql::Null,
         });
     }
     let members = record.map_or(0, |record| record.len() - usize::from(record.contains_key(s3rep_sql::KEY)));

@@ -1,9 +1,6 @@
 //! The conformance suite of `s3rep-testkit` over a SQLite file, and over libSQL's server.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-#[path = "common/raw.rs"]
-mod raw;
-
 use std::{fs, sync::Arc};
 
 use async_trait::async_trait;
@@ -137,7 +134,7 @@ impl SinkFactory for Remote {
 
     async fn changes(&self, place: &Place, table: &Table) -> Vec<StoredChange> {
         let sql = format!("SELECT id, _operation, _change_id FROM {} ORDER BY rowid", quoted(&table.name));
-        let rows = raw::execute(place.server.address(), &sql).await;
+        let rows = sqld::execute(place.server.address(), &sql).await;
         let change = |row: &Vec<serde_json::Value>| {
             let text = |index: usize| row[index]["value"].as_str().unwrap().to_owned();
             StoredChange {
@@ -163,7 +160,7 @@ impl SinkFactory for Remote {
     }
 
     async fn make_unfit(&self, place: &Place, table: &Table) {
-        raw::execute(place.server.address(), &unfit(table)).await;
+        sqld::execute(place.server.address(), &unfit(table)).await;
     }
 }
 

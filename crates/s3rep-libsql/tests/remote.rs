@@ -2,8 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
-#[path = "common/raw.rs"]
-mod raw;
 
 use std::{
     sync::{
@@ -131,7 +129,7 @@ impl Bench {
     }
 
     async fn sql(&self, sql: &str) -> Vec<Vec<Value>> {
-        raw::execute(self.server.address(), sql).await
+        sqld::execute(self.server.address(), sql).await
     }
 
     async fn count(&self, table: &str) -> usize {

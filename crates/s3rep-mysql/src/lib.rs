@@ -19,7 +19,7 @@
 //! the table `cars` of the database `other`.
 //!
 //! - An **upsert** table has one row a key. An **append** table has one row a change, with `_operation`,
-//!   `_change_id` (unique) and `_changed_at`; a delete is a row with the last known record, or with nulls.
+//!   `_change_id` (unique), `_changed_at` and `_row`, which counts; a delete is a row with the last known record, or with nulls.
 //! - The column of the key (`_change_id` in an append table) needs a unique index of its own and accepts no null.
 //!   A table without is refused, since MySQL would add another row with every update; so is one whose storage engine
 //!   has no transactions.

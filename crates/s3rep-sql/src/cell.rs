@@ -86,7 +86,7 @@ impl Target {
                 ColumnType::Timestamp { .. } => Ok(Cell::Timestamp(change.timestamp.0.saturating_mul(1000))),
                 other => other.text_cell(Cow::Owned(change.timestamp.to_string())),
             },
-            Role::CreatedAt | Role::UpdatedAt => return Ok(Cell::Null),
+            Role::Row | Role::CreatedAt | Role::UpdatedAt => return Ok(Cell::Null),
             Role::Attribute(index) => return self.attribute(schema, index, change.record.as_deref()),
         };
         cell.map_err(|reason| self.refusal(KEY, reason))

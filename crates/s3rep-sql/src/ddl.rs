@@ -205,6 +205,8 @@ impl Dialect {
         let Column { name, role, type_name, nullable, .. } = column;
         let constraint = match (role, mode) {
             (Role::CreatedAt | Role::UpdatedAt, _) => self.automatic(*role),
+            // Rows lie in its order: new ones are added at the end.
+            (Role::Row, _) => " NOT NULL AUTO_INCREMENT PRIMARY KEY",
             // SQLite accepts null in primary keys that do not say otherwise.
             (Role::Key, RouteMode::Upsert) => " NOT NULL PRIMARY KEY",
             (Role::ChangeId, _) => " NOT NULL UNIQUE",

@@ -21,6 +21,10 @@ pub const CREATED_AT: &str = "created_at";
 /// The column of upsert tables with the time at which the database last saw the row written.
 pub const UPDATED_AT: &str = "updated_at";
 
+/// The column of append tables in MySQL and MariaDB that counts the rows as they come: the order of a record's
+/// changes, which times do not tell. The database fills it. Elsewhere a row has such a place without a column.
+pub const ROW: &str = "_row";
+
 /// The columns that a table should have, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layout {
@@ -56,6 +60,8 @@ pub enum Role {
     ChangeId,
     /// The time of the change.
     ChangedAt,
+    /// The place of the row among all. Nobody writes it.
+    Row,
     /// When the database first saw the row. Nobody writes it.
     CreatedAt,
     /// When the database last saw the row written.
@@ -65,12 +71,12 @@ pub enum Role {
 impl Role {
     /// Columns that every table of its mode must have.
     pub fn is_essential(self) -> bool {
-        !matches!(self, Self::Attribute(_) | Self::CreatedAt | Self::UpdatedAt)
+        !matches!(self, Self::Attribute(_)) && !self.is_automatic()
     }
 
     /// Columns that the database fills by itself, and that a table may lack.
     pub fn is_automatic(self) -> bool {
-        matches!(self, Self::CreatedAt | Self::UpdatedAt)
+        matches!(self, Self::Row | Self::CreatedAt | Self::UpdatedAt)
     }
 }
 
@@ -110,6 +116,9 @@ impl Layout {
                 columns.push(service(OPERATION, Role::Operation));
                 columns.push(service(CHANGE_ID, Role::ChangeId));
                 columns.push(service(CHANGED_AT, Role::ChangedAt));
+                if matches!(dialect, Dialect::Mysql | Dialect::Mariadb) {
+                    columns.push(service(ROW, Role::Row));
+                }
             }
             RouteMode::Upsert if dialect == Dialect::Sqlite => {}
             RouteMode::Upsert => {
@@ -133,7 +142,8 @@ impl Layout {
         for (i, column) in self.columns.iter().enumerate() {
             let twin = self.columns[..i].iter().find(|other| dialect.same_column(&other.name, &column.name));
             let Some(twin) = twin else { continue };
-            let message = if twin.role.is_essential() || column.role.is_essential() {
+            let is_own = |column: &Column| !matches!(column.role, Role::Attribute(_));
+            let message = if is_own(twin) || is_own(column) {
                 "an attribute has the name of a column that s3rep writes itself"
             } else {
                 "two attributes are the same column to the database, which ignores case"
@@ -161,6 +171,7 @@ impl Dialect {
                 "CHAR(32) CHARACTER SET ascii COLLATE ascii_bin".into()
             }
             (Self::Mysql | Self::Mariadb, Role::ChangedAt) => "DATETIME(6)".into(),
+            (Self::Mysql | Self::Mariadb, Role::Row) => "BIGINT".into(),
             (Self::Mysql | Self::Mariadb, Role::CreatedAt | Role::UpdatedAt) => "DATETIME".into(),
             (Self::Mysql | Self::Mariadb, _) => "VARCHAR(16)".into(),
         }

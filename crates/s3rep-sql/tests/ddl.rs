@@ -347,7 +347,8 @@ fn a_table_of_mysql() {
       `name` LONGTEXT NULL,
       `_operation` VARCHAR(16) NOT NULL,
       `_change_id` CHAR(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL UNIQUE,
-      `_changed_at` DATETIME(6) NOT NULL
+      `_changed_at` DATETIME(6) NOT NULL,
+      `_row` BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY
     ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci
     "#);
 }

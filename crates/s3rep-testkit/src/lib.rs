@@ -4,6 +4,7 @@
 //! suite picks the cases by capability, and a case that does not apply is listed as ignored with the reason.
 
 pub mod context;
+pub mod disk;
 pub mod history;
 pub mod log;
 pub mod oracle;

@@ -173,6 +173,11 @@ impl Comparison<'_, '_> {
             None if self.snapshot => Operation::Read,
             _ => Operation::Insert,
         };
+        // A store's clock may be behind ours, or have whole seconds; what came back did so after it went.
+        let timestamp = match known {
+            Some(Remembered { content: Content::Gone(at), .. }) => meta.modified.max(Timestamp(at.0 + 1)),
+            _ => meta.modified,
+        };
         let version = version_of(&meta.version, &text);
         let change_id =
             ChangeId::derive(self.resource.name(), id, operation, &version, known.map(|known| known.change));
@@ -185,7 +190,7 @@ impl Comparison<'_, '_> {
                 operation,
                 data: Some(record.clone()),
                 before: before.map(Arc::new),
-                timestamp: meta.modified,
+                timestamp,
                 schema_version: self.resource.schema().version.clone(),
                 target: None,
             },

@@ -1,6 +1,8 @@
 //! MariaDB, with the one user `root` and no password. It stands for MySQL too, which no registry has for everyone;
 //! `S3REP_TEST_MYSQL_URL` puts a real one in its place.
 
+use std::path::Path;
+
 use super::{
     Missing, SqlServer,
     launch::Kind,
@@ -23,4 +25,12 @@ pub async fn start() -> Result<SqlServer, Missing> {
 /// As [`start`].
 pub async fn start_durable() -> Result<SqlServer, Missing> {
     sql::start(Kind::Mariadb, Loss::Never).await
+}
+
+/// Starts one with its data in this directory, which keeps what it acknowledged.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_in(directory: &Path) -> Result<SqlServer, Missing> {
+    sql::start_in(Kind::Mariadb, directory).await
 }

@@ -87,16 +87,21 @@ pub fn encoded(text: &str) -> String {
     text.bytes().map(encode).collect()
 }
 
-/// Why there is no server.
+/// Why something that a test needs is not there.
 #[derive(Debug)]
 pub struct Missing {
-    /// The server.
+    /// The server, or what else a test needs.
     pub name: &'static str,
     /// Why.
     pub reason: String,
 }
 
 impl Missing {
+    /// A program that `cargo xtask services up` installs.
+    fn program(name: &'static str, reason: &str) -> Self {
+        Self { name, reason: format!("{reason}; `cargo xtask services up` installs it") }
+    }
+
     /// Whether `S3REP_REQUIRE` says that this server must be there.
     pub fn is_required(&self) -> bool {
         is_required(self.name)
@@ -114,7 +119,7 @@ impl Missing {
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; `cargo xtask services up` installs it", self.name, self.reason)
+        write!(f, "{}: {}", self.name, self.reason)
     }
 }
 

@@ -33,16 +33,24 @@ impl Place {
     /// A new directory: where temporary ones usually are, unless that is closed to the server's account. What ended
     /// processes left there is removed first: a test that exits with a server in a static drops nothing.
     pub(super) fn new(kind: Kind) -> Result<Self, String> {
-        let places = [env::temp_dir(), "/tmp".into(), "/var/tmp".into()];
+        Self::in_first(kind, &[env::temp_dir(), "/tmp".into(), "/var/tmp".into()])
+    }
+
+    /// A new directory in this one.
+    pub(super) fn within(kind: Kind, place: &Path) -> Result<Self, String> {
+        Self::in_first(kind, &[place.to_owned()])
+    }
+
+    fn in_first(kind: Kind, places: &[PathBuf]) -> Result<Self, String> {
         let place = places.iter().find(|place| launch::is_reachable(place, kind.account()));
         let Some(place) = place else {
             return Err(format!("no temporary directory is open to the account {:?}", kind.account()));
         };
         sweep(place);
-        Self::within(place).map_err(|error| format!("no temporary directory: {error}"))
+        Self::make(place).map_err(|error| format!("no temporary directory: {error}"))
     }
 
-    fn within(place: &Path) -> std::io::Result<Self> {
+    fn make(place: &Path) -> std::io::Result<Self> {
         // The data in it are the account's alone.
         let open = fs::Permissions::from_mode(0o711);
         let directory = tempfile::Builder::new().prefix(PREFIX).permissions(open).tempdir_in(place)?;
@@ -135,8 +143,8 @@ mod tests {
     #[test]
     fn what_an_ended_process_left_is_removed() {
         let place = tempfile::tempdir().unwrap();
-        let owned = Place::within(place.path()).unwrap();
-        let Place { directory, _lock: lock } = Place::within(place.path()).unwrap();
+        let owned = Place::make(place.path()).unwrap();
+        let Place { directory, _lock: lock } = Place::make(place.path()).unwrap();
         let left = directory.keep();
         fs::create_dir(left.join("data")).unwrap();
         // Between the making of a directory and its lock.

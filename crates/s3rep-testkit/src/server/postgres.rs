@@ -1,5 +1,7 @@
 //! PostgreSQL, of the newest version that is installed, with the one user `postgres` and no password.
 
+use std::path::Path;
+
 use super::{
     Missing, SqlServer,
     launch::Kind,
@@ -22,4 +24,12 @@ pub async fn start() -> Result<SqlServer, Missing> {
 /// As [`start`].
 pub async fn start_durable() -> Result<SqlServer, Missing> {
     sql::start(Kind::Postgres, Loss::Never).await
+}
+
+/// Starts one with its data in this directory, which keeps what it acknowledged.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_in(directory: &Path) -> Result<SqlServer, Missing> {
+    sql::start_in(Kind::Postgres, directory).await
 }

@@ -26,7 +26,7 @@ pub async fn start() -> Result<S3Server, Missing> {
             break;
         }
     }
-    outcome.map_err(|reason| Missing { name: NAME, reason })
+    outcome.map_err(|reason| Missing::program(NAME, &reason))
 }
 
 async fn start_once() -> Result<S3Server, String> {

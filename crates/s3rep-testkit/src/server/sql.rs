@@ -95,9 +95,16 @@ impl SqlServer {
 pub(super) async fn start(kind: Kind, loss: Loss) -> Result<SqlServer, Missing> {
     let started = match env::var(kind.variable()) {
         Ok(url) if !url.is_empty() => own(kind, url),
-        _ => on_a_thread(move || private(kind, loss)).await,
+        _ => on_a_thread(move || private(kind, loss, Place::new(kind)?)).await,
     };
-    started.map_err(|reason| Missing { name: kind.name(), reason })
+    started.map_err(|reason| Missing::program(kind.name(), &reason))
+}
+
+/// Starts a private server with its data in this directory.
+pub(super) async fn start_in(kind: Kind, directory: &Path) -> Result<SqlServer, Missing> {
+    let directory = directory.to_owned();
+    let started = on_a_thread(move || private(kind, Loss::Never, Place::within(kind, &directory)?)).await;
+    started.map_err(|reason| Missing::program(kind.name(), &reason))
 }
 
 /// Servers are started and waited for by blocking, where that holds up nobody.
@@ -116,8 +123,8 @@ fn own(kind: Kind, url: String) -> Result<SqlServer, String> {
     Ok(SqlServer { name: kind.name(), kind, url, address, private: None })
 }
 
-fn private(kind: Kind, loss: Loss) -> Result<SqlServer, String> {
-    let private = Private::start(kind, loss)?;
+fn private(kind: Kind, loss: Loss, place: Place) -> Result<SqlServer, String> {
+    let private = Private::start(kind, loss, place)?;
     Ok(SqlServer {
         name: kind.name(),
         kind,
@@ -169,9 +176,8 @@ struct Private {
 }
 
 impl Private {
-    fn start(kind: Kind, loss: Loss) -> Result<Self, String> {
+    fn start(kind: Kind, loss: Loss, place: Place) -> Result<Self, String> {
         let programs = Programs::locate(kind, &installed())?;
-        let place = Place::new(kind)?;
         let launch = Launch::new(programs, place.path(), loss == Loss::Never)?;
         let log = place.path().join("output");
         if let Some(setup) = launch.setup() {
