@@ -7,6 +7,9 @@ use s3rep_core::Seq;
 /// Bytes of entries that are kept: what a replicator that follows closely may be behind, which is milliseconds.
 const BYTES: usize = 1 << 20;
 
+/// Bytes of an append whose entries are worth keeping: of larger ones their readers are farther behind.
+pub(crate) const SMALL: usize = 64 << 10;
+
 /// An entry as the file has it.
 pub(crate) type Stored = (Seq, Arc<Vec<u8>>);
 

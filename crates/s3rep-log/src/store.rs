@@ -12,7 +12,7 @@ use crate::{
     files::Files,
     ids::Ids,
     letters,
-    recent::Recent,
+    recent::{self, Recent},
     replicators::{self, Found, Replicator},
     schema::{Counters, Meta},
     sqlite::{Db, number, text},
@@ -63,6 +63,7 @@ impl Store {
         if !changes.is_empty() {
             self.ids.load(&mut self.db, self.counters.indexed)?;
         }
+        let is_small = changes.iter().map(Vec::len).sum::<usize>() <= recent::SMALL;
         let mut done = Appended::default();
         let mut rows = Vec::with_capacity(2 * ROWS);
         for change in changes {
@@ -80,8 +81,10 @@ impl Store {
             self.counters.bytes += entry.len() as u64;
             self.ids.add(id, seq);
             rows.push(number(seq.0));
-            rows.push(Value::Blob(entry.clone()));
-            self.appended.push(seq, Arc::new(entry));
+            if is_small {
+                self.appended.push(seq, Arc::new(entry.clone()));
+            }
+            rows.push(Value::Blob(entry));
             if rows.len() == 2 * ROWS {
                 let rows = std::mem::replace(&mut rows, Vec::with_capacity(2 * ROWS));
                 self.db
