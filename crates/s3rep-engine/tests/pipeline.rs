@@ -10,8 +10,8 @@
 use std::{sync::Arc, time::Duration};
 
 use s3rep_core::{
-    Capability, ChangeLog, Context, Error, ErrorKind, Event, Mapping, Operation, Retention, Route, RouteMode,
-    Scope, Seq, Sink, StartAt,
+    Capability, ChangeLog, Context, Error, ErrorKind, Event, Failpoints, Mapping, Operation, Retention,
+    Route, RouteMode, Scope, Seq, Sink, StartAt,
 };
 use s3rep_engine::{DriftKind, LaneState, Pipeline, PipelineOptions, Replicator, repair, verify};
 use s3rep_testkit::{
@@ -110,6 +110,31 @@ async fn a_snapshot_then_every_kind_of_change() {
     assert_equal(&world, &place, "cars");
     assert_eq!(place.rows("planes").len(), 1);
     sink.assert_contract();
+}
+
+/// No commit reaches the log.
+struct Killed;
+
+impl Failpoints for Killed {
+    fn hit(&self, name: &'static str) -> s3rep_core::Result<()> {
+        if name == "engine.commit" { Err(bad_record()) } else { Ok(()) }
+    }
+}
+
+/// The destination has changes whose partitions have none after them: nothing of the next run would move the log's
+/// cursors past them.
+#[tokio::test(start_paused = true)]
+async fn the_cursors_of_the_log_catch_up_with_the_destination_after_a_crash() {
+    let mut world = World::with_cars(50);
+    let (sink, place) = faulty(FULL);
+    let sound = std::mem::replace(&mut world.cx, context::test().with_failpoints(Arc::new(Killed)));
+    world.once(upsert("copy", again(&sink))).await.unwrap_err();
+    assert_equal(&world, &place, "cars");
+    world.cx = sound;
+    let pending = async || world.log.replicators(&world.cx).await.unwrap()[0].pending;
+    assert_eq!(pending().await, 50);
+    let report = world.once(upsert("copy", again(&sink))).await.unwrap();
+    assert_eq!((report.written, pending().await), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 
 use libsql::Value;
 use s3rep_core::{CursorMove, Progress, Result};
-use s3rep_sql::{CURSOR_TABLE, Dialect, StoredCursor, signed};
+use s3rep_sql::{CURSOR_TABLE, Dialect, Move, StoredCursor, signed};
 
 use crate::row::{Row, text_of};
 
@@ -43,13 +43,6 @@ pub(crate) fn decode(mut row: Row) -> Result<StoredCursor> {
 /// Forgets the cursors of a replicator.
 pub(crate) fn forget() -> String {
     format!("DELETE FROM {CURSOR_TABLE} WHERE replicator = ?1")
-}
-
-/// Whether a cursor may move back.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Move {
-    Forward,
-    Anywhere,
 }
 
 /// Stores so many cursors with their log and fence.

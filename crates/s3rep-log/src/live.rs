@@ -12,17 +12,16 @@ use crate::{codec, names::Names, recent::Recent, schema::Counters};
 pub(crate) struct Live {
     counters: watch::Sender<Counters>,
     recent: Mutex<Recent>,
-    names: Mutex<Names>,
 }
 
 impl Live {
     pub(crate) fn new(counters: Counters) -> Self {
-        Self { counters: watch::Sender::new(counters), recent: Mutex::default(), names: Mutex::default() }
+        Self { counters: watch::Sender::new(counters), recent: Mutex::default() }
     }
 
     /// Makes a transaction known.
     pub(crate) fn publish(&self, counters: Counters, appended: &mut Recent) {
-        locked(&self.recent).append(appended);
+        self.recent().append(appended);
         self.counters.send_if_modified(|seen| std::mem::replace(seen, counters) != counters);
     }
 
@@ -38,8 +37,8 @@ impl Live {
 
     /// The entries after `after`, when they are among the newest.
     pub(crate) fn page(&self, after: Seq, max_entries: usize, max_bytes: usize) -> Option<Page> {
-        let stored = locked(&self.recent).after(after, max_entries, max_bytes)?;
-        let mut names = locked(&self.names);
+        let stored = self.recent().after(after, max_entries, max_bytes)?;
+        let mut names = Names::default();
         let mut page = Page { next: after, ..Page::default() };
         for (seq, entry) in stored {
             page.entries.push(codec::decode(&entry, seq, &mut names).ok()?);
@@ -47,8 +46,8 @@ impl Live {
         }
         Some(page)
     }
-}
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

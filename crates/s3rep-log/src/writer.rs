@@ -8,7 +8,7 @@ use s3rep_core::{
     Timestamp,
 };
 use tokio::{
-    runtime::Runtime,
+    runtime::{Builder, Runtime},
     sync::{mpsc, oneshot},
 };
 
@@ -75,10 +75,10 @@ impl Work {
         }
     }
 
-    /// A captured change, or a few, whose write was announced before: nobody waits for it but those who follow
-    /// the log, and the announcement of the next one makes the disk sync anyway.
+    /// A captured change whose write was announced before. Those wait for it who follow the log, or who write the
+    /// same record again; the announcement of another write makes the disk sync anyway.
     fn may_wait(&self) -> bool {
-        matches!(self, Self::Append { changes, .. } if !changes.is_empty()) && self.weight() < SMALL_GROUP
+        matches!(self, Self::Append { changes, .. } if !changes.is_empty())
     }
 
     fn run(&self, store: &mut Store) -> Result<Done, Failure> {
@@ -111,18 +111,26 @@ impl Writer {
     /// Starts the thread. It keeps `lock` until everything is closed.
     pub(crate) fn start(store: Store, live: Arc<Live>, lock: File) -> Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let clock = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|cause| {
-            Error::new(ErrorKind::Unavailable, "the log's clock cannot be started").with_source(cause)
-        })?;
-        let queue = Queue { jobs: queue, clock };
         let checkpointer = Checkpointer::start(&store.files)?;
+        let (said, started) = std::sync::mpsc::channel();
         let run = move || {
-            work(store, checkpointer, &live, queue);
+            // Made here: where the caller waits for other things, a runtime may not be dropped.
+            match Builder::new_current_thread().enable_time().build() {
+                Ok(clock) => {
+                    drop(said);
+                    work(store, checkpointer, &live, Queue { jobs: queue, clock });
+                }
+                Err(error) => drop(said.send(error)),
+            }
             drop(lock);
         };
-        let thread = thread::Builder::new().name("s3rep-log".to_owned()).spawn(run).map_err(|cause| {
+        let cannot_start = |cause: std::io::Error| {
             Error::new(ErrorKind::Unavailable, "the log's thread cannot be started").with_source(cause)
-        })?;
+        };
+        let thread = thread::Builder::new().name("s3rep-log".to_owned()).spawn(run).map_err(cannot_start)?;
+        if let Ok(error) = started.recv() {
+            return Err(cannot_start(error));
+        }
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
@@ -160,11 +168,12 @@ struct Queue {
 
 impl Queue {
     /// The work of one transaction; `None` when nobody has any more.
-    fn next(&mut self) -> Option<Vec<Job>> {
-        let first = self.clock.block_on(self.jobs.recv())?;
-        let mut group = vec![first];
+    fn next(&mut self) -> Option<Group> {
+        let mut group = Group::default();
+        group.push(self.clock.block_on(self.jobs.recv())?);
         self.gather(&mut group);
-        if group.iter().all(|job| job.work.may_wait()) {
+        if group.may_wait && group.weight < SMALL_GROUP {
+            // What comes ends the wait, which a sleep would not.
             let company = async { tokio::time::timeout(COMPANY, self.jobs.recv()).await };
             if let Ok(Some(next)) = self.clock.block_on(company) {
                 group.push(next);
@@ -175,19 +184,38 @@ impl Queue {
     }
 
     /// Adds what is there, up to what one transaction takes.
-    fn gather(&mut self, group: &mut Vec<Job>) {
-        let mut weight = group.iter().map(|job| job.work.weight()).sum::<usize>();
-        while weight < GROUP {
+    fn gather(&mut self, group: &mut Group) {
+        while group.weight < GROUP {
             let Ok(next) = self.jobs.try_recv() else { break };
-            weight += next.work.weight();
             group.push(next);
         }
     }
 }
 
+/// The work of one transaction.
+struct Group {
+    jobs: Vec<Job>,
+    weight: usize,
+    /// Whether all of it may wait for company.
+    may_wait: bool,
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self { jobs: Vec::new(), weight: 0, may_wait: true }
+    }
+}
+
+impl Group {
+    fn push(&mut self, job: Job) {
+        self.weight += job.work.weight();
+        self.may_wait &= job.work.may_wait();
+        self.jobs.push(job);
+    }
+}
+
 fn work(mut store: Store, mut checkpointer: Checkpointer, live: &Live, mut queue: Queue) {
-    while let Some(group) = queue.next() {
-        let weight = group.iter().map(|job| job.work.weight()).sum::<usize>();
+    while let Some(Group { jobs: group, weight, .. }) = queue.next() {
         let mut written = 0;
         match transact(&mut store, &group) {
             Ok(done) => {

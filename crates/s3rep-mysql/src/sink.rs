@@ -13,11 +13,11 @@ use s3rep_core::{
     Batch, Capability, Context, Error, ErrorKind, Outcome, Progress, Readback, Result, SchemaSync,
     SchemaSyncOptions, Scope, Sink, StoredCursors,
 };
-use s3rep_sql::{CURSOR_TABLE, Dialect, stored_cursors};
+use s3rep_sql::{CURSOR_TABLE, Dialect, Floors, stored_cursors};
 
 use crate::{
     connection::{Pool, Session},
-    cursor::{self, Floors},
+    cursor,
     error::from_mysql,
     log_table::LogTable,
     readback::Reader,

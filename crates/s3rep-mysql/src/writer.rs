@@ -7,11 +7,11 @@ use s3rep_core::{
     Batch, Context, Error, ErrorKind, Operation, Outcome, Progress, Rejected, Result, RouteMode, RowChange,
     Scope, Table,
 };
-use s3rep_sql::{Admission, undeclared};
+use s3rep_sql::{Admission, Floors, Move, undeclared};
 
 use crate::{
     connection::{Server, Session},
-    cursor::{self, Floors, Move},
+    cursor,
     error::from_mysql,
     log_table::LogTable,
     sink::MysqlSink,

@@ -116,7 +116,8 @@ impl Layout {
                 columns.push(service(OPERATION, Role::Operation));
                 columns.push(service(CHANGE_ID, Role::ChangeId));
                 columns.push(service(CHANGED_AT, Role::ChangedAt));
-                if matches!(dialect, Dialect::Mysql | Dialect::Mariadb) {
+                let is_taken = columns.iter().any(|column| dialect.same_column(&column.name, ROW));
+                if matches!(dialect, Dialect::Mysql | Dialect::Mariadb) && !is_taken {
                     columns.push(service(ROW, Role::Row));
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{ErrorKind, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
@@ -46,8 +46,12 @@ impl SmallDisk {
     pub fn fill(&self, leaving: u64) {
         let mut file = File::create(self.ballast()).unwrap_or_else(|error| panic!("no ballast: {error}"));
         let mut written = 0;
-        while let Ok(more) = file.write(&[7; 64 << 10]) {
-            written += more as u64;
+        loop {
+            match file.write(&[7; 64 << 10]) {
+                Ok(more) => written += more as u64,
+                Err(error) if error.kind() == ErrorKind::StorageFull => break,
+                Err(error) => panic!("the ballast cannot be written: {error}"),
+            }
         }
         if let Err(error) = file.set_len(written.saturating_sub(leaving)) {
             panic!("the ballast cannot be made smaller: {error}");

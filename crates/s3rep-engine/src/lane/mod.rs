@@ -1,5 +1,6 @@
 //! One replicator's way from the log into its destination.
 
+mod cursors;
 mod deliver;
 mod parking;
 mod position;
@@ -7,6 +8,7 @@ mod window;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -23,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    cursors::LogCursors,
     deliver::Delivered,
     parking::Parking,
     position::{Positions, Reconciled, reconcile},
@@ -38,10 +41,6 @@ use crate::{
 
 /// How often an idle destination is flushed, so that files rotate by age.
 const IDLE_FLUSH: Duration = Duration::from_secs(1);
-/// How far behind the log's cursors may be where the destination keeps its own, which are what a restart goes by:
-/// a small part of the hour for which the log keeps what was passed, and seldom enough to cost nothing.
-const LOG_BEHIND: Duration = Duration::from_millis(100);
-
 /// Until when a lane runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Until {
@@ -211,11 +210,9 @@ impl Lane {
         let _stop_reader = reading.drop_guard();
         let mut writer = Writer {
             lane: self,
-            committed: self.committed().await?,
+            log: LogCursors::load(self, &start).await?,
             position: start.lowest(),
             pending: BTreeMap::new(),
-            uncommitted: BTreeMap::new(),
-            due: self.cx.monotonic(),
             synced,
             parking: Mutex::new(parking),
             idle: false,
@@ -223,8 +220,8 @@ impl Lane {
         self.gauge.reached(writer.position);
         self.gauge.enter(LaneState::Running);
         let end = writer.write(&mut incoming).await;
-        // What is written stays written, however this ended.
-        let told = writer.tell_log().await;
+        // What is written stays written, also when the run was stopped or a later change failed.
+        let told = writer.log.commit().await;
         drop(incoming);
         match end.and_then(|end| told.map(|()| end)) {
             Ok(End::Reached) => Ok(()),
@@ -236,13 +233,6 @@ impl Lane {
             },
             Err(error) => Err(error),
         }
-    }
-
-    /// The cursors as the log has them now.
-    async fn committed(&self) -> Result<Vec<Seq>> {
-        let states = self.log.replicators(&self.cx).await?;
-        let own = states.into_iter().find(|state| *state.replicator == **self.replicator.id());
-        Ok(own.map(|state| state.cursors).unwrap_or_default())
     }
 
     /// Moves the log's cursors. Not under the timeout of writes: the log answers when its disk does, and giving
@@ -298,16 +288,11 @@ enum End {
 /// Writes windows and moves the cursors.
 struct Writer<'a> {
     lane: &'a Lane,
-    /// The cursors as the log has them.
-    committed: Vec<Seq>,
+    log: LogCursors<'a>,
     /// Everything up to here is written or needs no writing.
     position: Seq,
     /// Ends of partitions that nothing was written for; they are committed with the next rows or when idle.
     pending: BTreeMap<Partition, Seq>,
-    /// Ends of partitions that the destination's own cursors have passed, and the log's not yet.
-    uncommitted: BTreeMap<Partition, Seq>,
-    /// When `pending` and `uncommitted` are committed, unless the lane ends before.
-    due: Duration,
     synced: Synced,
     parking: Mutex<Parking>,
     idle: bool,
@@ -321,14 +306,12 @@ impl Writer<'_> {
                 self.window(window).await?;
                 continue;
             }
-            self.tell_idle().await;
             let target = *drained_to.borrow_and_update();
             let is_reached = target.is_some_and(|target| target <= self.position);
-            let is_behind = !self.pending.is_empty() || !self.uncommitted.is_empty();
-            let left = self.due.saturating_sub(self.lane.cx.monotonic());
-            if is_behind && (is_reached || left.is_zero()) {
+            if is_reached || self.log.left().is_zero() {
                 self.settle_down().await?;
             }
+            self.tell_idle().await;
             if is_reached {
                 return Ok(End::Reached);
             }
@@ -340,29 +323,25 @@ impl Writer<'_> {
                 // The sender lives as long as the pipeline; without it nothing would ever end the lane.
                 changed = drained_to.changed() => if changed.is_err() { return Ok(End::Reached) },
                 () = self.lane.until.stopped.cancelled() => return Ok(End::Reached),
-                () = self.lane.cx.sleep(left), if is_behind && !left.is_zero() => {}
+                () = self.lane.cx.sleep(self.log.left()), if self.is_behind() => {}
                 () = self.lane.cx.sleep(IDLE_FLUSH) => self.flush().await,
             }
         }
     }
 
-    /// Commits what was passed without rows, and what the log has not heard of yet.
+    /// Whether something was passed that the destination or the log has not heard of.
+    fn is_behind(&self) -> bool {
+        !self.pending.is_empty() || self.log.is_behind()
+    }
+
+    /// Tells the destination of what was passed without rows, and the log of everything.
     async fn settle_down(&mut self) -> Result<()> {
         if !self.pending.is_empty() {
             let passed = std::mem::take(&mut self.pending);
             self.lane.advance(window::cursors(&"".into(), &passed)).await?;
-            self.uncommitted.extend(passed);
+            self.log.pass(passed);
         }
-        self.tell_log().await
-    }
-
-    /// Moves the log's cursors to where the destination's are.
-    async fn tell_log(&mut self) -> Result<()> {
-        if self.uncommitted.is_empty() {
-            return Ok(());
-        }
-        let ends = std::mem::take(&mut self.uncommitted);
-        self.commit(&ends, Delivered::default()).await
+        self.log.commit().await
     }
 
     /// Nothing is waiting: tells that the lane has caught up.
@@ -395,11 +374,8 @@ impl Writer<'_> {
                 tables.push(work);
             }
             let delivered = self.deliver(tables, &ends).await?;
-            self.uncommitted.extend(ends);
-            if !self.may_wait(&delivered) {
-                let ends = std::mem::take(&mut self.uncommitted);
-                self.commit(&ends, delivered).await?;
-            }
+            self.log.pass(ends);
+            self.log.settle(delivered).await?;
         }
         self.position = window.next;
         self.lane.gauge.reached(self.position);
@@ -407,80 +383,21 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes the rows of every table, then lets the destination's own cursor pass the window.
+    /// Writes the rows of every table. That may take as long as the destination is down: the log hears meanwhile
+    /// of what was written before.
     async fn deliver(
-        &self,
+        &mut self,
         tables: Vec<window::TableWork>,
         ends: &BTreeMap<Partition, Seq>,
     ) -> Result<Delivered> {
-        let limits = self.lane.replicator.limits();
-        let mut lists = Vec::new();
-        for work in tables {
-            for changes in window::by_partition(work.changes, &limits) {
-                lists.push((work.table.clone(), window::cut(changes, &limits)));
+        let mut delivering = pin!(self.lane.deliver_all(tables, ends, &self.parking));
+        loop {
+            tokio::select! {
+                delivered = &mut delivering => return delivered,
+                () = self.log.due() => {}
             }
+            self.log.commit().await?;
         }
-        let whole = if self.lane.replicator.sink().capability().transactional_cursor {
-            window::cursors(&"".into(), ends)
-        } else {
-            Vec::new()
-        };
-        if let [(table, batches)] = &mut lists[..]
-            && batches.len() == 1
-        {
-            let changes = batches.remove(0);
-            return self.lane.deliver(table, changes, whole, &self.parking).await;
-        }
-        let delivered = stream::iter(lists)
-            .map(|(table, batches)| async move {
-                let mut delivered = Delivered::default();
-                for changes in batches {
-                    delivered.absorb(self.lane.deliver(&table, changes, Vec::new(), &self.parking).await?);
-                }
-                Ok::<_, Error>(delivered)
-            })
-            .buffer_unordered(limits.in_flight.max(1))
-            .try_fold(Delivered::default(), |mut all, one| async {
-                all.absorb(one);
-                Ok(all)
-            })
-            .await?;
-        self.lane.advance(whole).await?;
-        Ok(delivered)
-    }
-
-    /// Whether the log may hear later of what was written.
-    fn may_wait(&self, delivered: &Delivered) -> bool {
-        let has_letters = !delivered.parked.is_empty() || !delivered.settled.is_empty();
-        let has_cursor = self.lane.replicator.sink().capability().transactional_cursor;
-        has_cursor && !has_letters && self.lane.cx.monotonic() < self.due
-    }
-
-    async fn commit(&mut self, ends: &BTreeMap<Partition, Seq>, delivered: Delivered) -> Result<()> {
-        self.lane.cx.failpoint("engine.commit")?;
-        let committed =
-            |partition: Partition| self.committed.get(usize::from(partition.0)).copied().unwrap_or_default();
-        let cursors: Vec<_> = ends
-            .iter()
-            .filter(|&(&partition, &seq)| seq > committed(partition))
-            .map(|(&partition, &seq)| (partition, committed(partition), seq))
-            .collect();
-        self.lane
-            .commit(Commit {
-                replicator: self.lane.replicator.id(),
-                fence: self.lane.fence,
-                cursors: &cursors,
-                parked: &delivered.parked,
-                settled: &delivered.settled,
-            })
-            .await?;
-        for (partition, _, seq) in cursors {
-            if let Some(place) = self.committed.get_mut(usize::from(partition.0)) {
-                *place = seq;
-            }
-        }
-        self.due = self.lane.cx.monotonic() + LOG_BEHIND;
-        self.lane.cx.failpoint("engine.committed")
     }
 
     /// Brings a table into the shape of its resource before the first row in that shape.
@@ -495,9 +412,7 @@ impl Writer<'_> {
     /// goes on with the others.
     async fn report_damage(&self, window: &Window) -> Result<()> {
         let lost = |&(seq, partition): &(Seq, Option<Partition>)| {
-            partition.is_none_or(|partition| {
-                self.committed.get(usize::from(partition.0)).is_none_or(|&committed| seq > committed)
-            })
+            partition.is_none_or(|partition| !self.log.has_passed(partition, seq))
         };
         let count = window.damaged.iter().filter(|entry| lost(entry)).count();
         if count > 0 && self.lane.until.runs_once {
@@ -519,6 +434,49 @@ impl Writer<'_> {
 }
 
 impl Lane {
+    /// Writes the rows of every table, then lets the destination's own cursor pass the window.
+    async fn deliver_all(
+        &self,
+        tables: Vec<window::TableWork>,
+        ends: &BTreeMap<Partition, Seq>,
+        parking: &Mutex<Parking>,
+    ) -> Result<Delivered> {
+        let limits = self.replicator.limits();
+        let mut lists = Vec::new();
+        for work in tables {
+            for changes in window::by_partition(work.changes, &limits) {
+                lists.push((work.table.clone(), window::cut(changes, &limits)));
+            }
+        }
+        let whole = if self.replicator.sink().capability().transactional_cursor {
+            window::cursors(&"".into(), ends)
+        } else {
+            Vec::new()
+        };
+        if let [(table, batches)] = &mut lists[..]
+            && batches.len() == 1
+        {
+            let changes = batches.remove(0);
+            return self.deliver(table, changes, whole, parking).await;
+        }
+        let delivered = stream::iter(lists)
+            .map(|(table, batches)| async move {
+                let mut delivered = Delivered::default();
+                for changes in batches {
+                    delivered.absorb(self.deliver(&table, changes, Vec::new(), parking).await?);
+                }
+                Ok::<_, Error>(delivered)
+            })
+            .buffer_unordered(limits.in_flight.max(1))
+            .try_fold(Delivered::default(), |mut all, one| async {
+                all.absorb(one);
+                Ok(all)
+            })
+            .await?;
+        self.advance(whole).await?;
+        Ok(delivered)
+    }
+
     /// Synchronises the tables of the resources that the source had when the run began, so that what is wrong with
     /// one is told now and not when its first change comes. The lane stands still before such a table as it would
     /// then, after the others have been synchronised.

@@ -4,7 +4,7 @@ use libsql::Value;
 use s3rep_core::{
     Batch, Context, Error, OnMismatch, Outcome, Progress, Rejected, Result, RowChange, Scope, Table,
 };
-use s3rep_sql::Admission;
+use s3rep_sql::{Admission, Move};
 
 use super::{
     connection::{Connection, Transacted},
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     change::{self, Effect},
-    cursor::{self, Move},
+    cursor,
 };
 
 /// Writes all of a batch and moves its cursors, or lists what keeps it from being written.

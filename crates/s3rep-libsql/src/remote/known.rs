@@ -4,14 +4,14 @@ use std::{collections::HashMap, sync::Arc};
 
 use libsql::Value;
 use s3rep_core::{Error, ErrorKind, OnMismatch, Progress, Result, RouteMode, Scope, Table, TableShape};
-use s3rep_sql::{CURSOR_TABLE, Dialect, StoredCursor, signed};
+use s3rep_sql::{CURSOR_TABLE, Dialect, Move, StoredCursor, signed};
 
 use super::{
     hrana::{Ran, Script, When},
     http::Http,
 };
 use crate::{
-    cursor::{self, Move},
+    cursor,
     table::{self, Fitted},
 };
 

@@ -1,6 +1,6 @@
 //! A database on a server as a destination.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use libsql::Value;
@@ -8,7 +8,7 @@ use s3rep_core::{
     Batch, Capability, Context, DriverConfig, Limits, Outcome, Progress, Readback, Result, SchemaSync,
     SchemaSyncOptions, Secret, Sink, StoredCursors, Table,
 };
-use s3rep_sql::stored_cursors;
+use s3rep_sql::{Floors, Move, stored_cursors};
 use tokio::sync::Mutex;
 
 use super::{
@@ -36,6 +36,7 @@ pub(crate) struct RemoteSink {
     pub(super) server: Http,
     /// Taken out by a call, and put back only when what became of the call is known.
     known: Mutex<Option<Known>>,
+    floors: Floors,
     pub(super) reader: Reader,
     pub(super) options: SchemaSyncOptions,
 }
@@ -43,21 +44,24 @@ pub(crate) struct RemoteSink {
 impl RemoteSink {
     pub(crate) fn new(address: Address, token: Option<&Secret>, options: SchemaSyncOptions) -> Result<Self> {
         let server = Http::new(address, token)?;
-        Ok(Self { server, known: Mutex::default(), reader: Reader::default(), options })
+        Ok(Self {
+            server,
+            known: Mutex::default(),
+            floors: Floors::default(),
+            reader: Reader::default(),
+            options,
+        })
     }
 
     /// The cursors of a replicator and a table, looked up unless they are known.
-    async fn look(
-        &self,
-        known: Option<Known>,
-        replicator: &Arc<str>,
-        table: Option<&Table>,
-    ) -> Result<Known> {
+    async fn look(&self, known: Option<Known>, progress: &Progress, table: Option<&Table>) -> Result<Known> {
+        let replicator = &progress.replicator;
         let earlier = match known {
             Some(known) if known.has(replicator, table) => return Ok(known),
             earlier => earlier,
         };
         let known = Known::load(&self.server, replicator, table, self.options.on_mismatch).await?;
+        Floors::check(&self.floors.below(progress, None), &known.cursors, replicator)?;
         Ok(match earlier {
             Some(earlier) => known.with_tables_of(earlier),
             None => known,
@@ -96,6 +100,7 @@ impl Sink for RemoteSink {
         let cursors = script.query(When::Always, cursor::select(), vec![Value::from(replicator)]);
         // Whoever asks for the cursors begins with what is there now.
         *self.known.lock().await = None;
+        self.floors.forget(replicator);
         let mut ran = self.server.run(&script).await?;
         if ran.rows(exists)?.is_empty() {
             return Ok(None);
@@ -108,9 +113,12 @@ impl Sink for RemoteSink {
         let mut place = self.known.lock().await;
         let mut earlier = place.take();
         for _ in 0..TRIES {
-            let mut known = self.look(earlier.take(), &batch.progress.replicator, Some(&batch.table)).await?;
+            let mut known = self.look(earlier.take(), &batch.progress, Some(&batch.table)).await?;
             let written = writer::apply(&self.server, cx, batch, &mut known).await?;
             if let Some(outcome) = written.outcome() {
+                if outcome.rejected.is_empty() {
+                    self.floors.raise(&batch.progress, Move::Forward);
+                }
                 *place = Some(known);
                 return Ok(outcome);
             }
@@ -122,9 +130,10 @@ impl Sink for RemoteSink {
         let mut place = self.known.lock().await;
         let mut earlier = place.take();
         for _ in 0..TRIES {
-            let mut known = self.look(earlier.take(), &progress.replicator, None).await?;
+            let mut known = self.look(earlier.take(), progress, None).await?;
             let written = writer::advance(&self.server, cx, progress, &mut known).await?;
             if written.outcome().is_some() {
+                self.floors.raise(progress, Move::Anywhere);
                 *place = Some(known);
                 return Ok(());
             }

@@ -4,7 +4,7 @@ use std::{mem, ops::Range};
 
 use libsql::Value;
 use s3rep_core::{Batch, Context, Error, ErrorKind, Outcome, Progress, Rejected, Result, Scope};
-use s3rep_sql::Admission;
+use s3rep_sql::{Admission, Move};
 
 use super::{
     hrana::{Ran, Script, When},
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     change::{self, Effect},
-    cursor::{self, Move},
+    cursor,
     table::Fitted,
 };
 

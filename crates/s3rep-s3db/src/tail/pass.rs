@@ -173,7 +173,7 @@ impl Comparison<'_, '_> {
             None if self.snapshot => Operation::Read,
             _ => Operation::Insert,
         };
-        // A store's clock may be behind ours, or have whole seconds; what came back did so after it went.
+        // A store's times may be whole seconds: what came back did so after it went.
         let timestamp = match known {
             Some(Remembered { content: Content::Gone(at), .. }) => meta.modified.max(Timestamp(at.0 + 1)),
             _ => meta.modified,
