@@ -1,7 +1,7 @@
 //! `logTable`: a row for each change that was written.
 
 use deadpool_postgres::Object;
-use s3rep_core::{Result, RowChange, Table};
+use s3rep_core::{Error, Result, RowChange, Scope, Table};
 use s3rep_sql::Dialect;
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -38,11 +38,23 @@ impl Audit {
             session.settled();
             Ok(())
         };
-        self.is_made.get_or_try_init(|| create).await.map(drop)
+        self.is_made.get_or_try_init(|| create).await.map(drop).map_err(|error| self.failed(error))
     }
 
     /// Tells of changes. Part of the caller's transaction.
     pub(crate) async fn write(&self, client: &Object, table: &Table, changes: &[&RowChange]) -> Result<()> {
+        self.insert(client, table, changes).await.map_err(|error| self.failed(error))
+    }
+
+    /// What this table refuses is no fault of a record.
+    fn failed(&self, error: Error) -> Error {
+        if error.scope() > Scope::Table {
+            return error;
+        }
+        error.with_scope(Scope::Table).with_context("logTable", &self.name)
+    }
+
+    async fn insert(&self, client: &Object, table: &Table, changes: &[&RowChange]) -> Result<()> {
         let sql = format!(
             "INSERT INTO {} (resource_name, operation, record_id, data, timestamp, source) \
              SELECT $1, o, i, d::jsonb, to_timestamp(t / 1000.0), 's3rep' \

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tokio_postgres::config::SslMode;
 
 use crate::{
+    address,
     pool::Pool,
     sink::PostgresSink,
     tls::{SslOptions, Trust},
@@ -32,7 +33,8 @@ pub struct PostgresConfig {
     /// No default.
     pub password: Option<Secret>,
     /// Whether and how the connection is encrypted: true, false or an object. Default: what the connection string
-    /// says (`sslmode`), which without a word is: if the server offers it, without a look at its certificate.
+    /// says (`sslmode`, also `verify-full`, `verify-ca` and `no-verify`, or `ssl=true|false`), which without a word is:
+    /// if the server offers it, without a look at its certificate.
     pub ssl: Option<SslOptions>,
     /// Connections.
     pub pool: PoolOptions,
@@ -86,6 +88,11 @@ impl DriverConfig for PostgresConfig {
 
     fn build(self) -> Result<Arc<dyn Sink>> {
         let (config, trust) = self.connection()?;
+        // The server's own limit; it would refuse every session.
+        if self.statement_timeout_millis.is_some_and(|timeout| i32::try_from(timeout).is_err()) {
+            return Err(invalid("statementTimeoutMillis", "it is more than the server takes")
+                .with_advice("write at most 2147483647, or 0 for no end"));
+        }
         let pool = Pool::new(config, trust, &self)?;
         if let Some(table) = &self.log_table {
             s3rep_sql::Dialect::Postgres
@@ -110,22 +117,11 @@ impl DriverConfig for PostgresConfig {
 
 impl PostgresConfig {
     fn connection(&self) -> Result<(tokio_postgres::Config, Trust)> {
-        let mut config: tokio_postgres::Config = match &self.connection_string {
-            // The parser's message may quote the string.
-            Some(text) => text
-                .expose()
-                .parse()
-                .map_err(|_| invalid("connectionString", "it is no connection string"))?,
-            None => tokio_postgres::Config::new(),
-        };
-        if let Some(host) = &self.host {
-            config.host(host);
-        }
+        let text = self.connection_string.as_ref().map_or("", Secret::expose);
+        let (config, trust) = address::parse(text)?;
+        let mut config = address::moved(&config, self.host.as_deref(), self.port);
         if config.get_hosts().is_empty() {
             config.host("localhost");
-        }
-        if let Some(port) = self.port {
-            config.port(port);
         }
         if let Some(database) = &self.database {
             config.dbname(database);
@@ -146,7 +142,7 @@ impl PostgresConfig {
             config.connect_timeout(timeout);
         }
         let trust = match &self.ssl {
-            None => Trust::unspecified(config.get_ssl_mode()),
+            None => trust,
             Some(ssl) => {
                 let trust = ssl.trust()?;
                 config.ssl_mode(if ssl.is_on() { SslMode::Require } else { SslMode::Disable });
@@ -199,12 +195,25 @@ mod tests {
     }
 
     #[test]
+    fn options_take_the_place_of_the_strings_parts() {
+        use tokio_postgres::config::Host;
+        let options =
+            json!({"connectionString": "postgresql://me:hunter2@prod:1/x", "host": "staging", "port": 2});
+        let config: PostgresConfig = serde_json::from_value(options).unwrap();
+        let (config, _) = config.connection().unwrap();
+        assert_eq!(config.get_hosts(), [Host::Tcp("staging".to_owned())]);
+        assert_eq!(config.get_ports(), [2]);
+        assert_eq!((config.get_user(), config.get_dbname()), (Some("me"), Some("x")));
+    }
+
+    #[test]
     fn what_is_wrong_is_said_without_secrets() {
         for (options, option) in [
             (json!({}), "user"),
             (json!({"connectionString": "postgres://hunter2:hunter2@host:port/x"}), "connectionString"),
             (json!({"connectionString": "hunter2"}), "connectionString"),
             (json!({"user": "me", "logTable": "pg_catalog.x"}), "logTable"),
+            (json!({"user": "me", "statementTimeoutMillis": 1_u64 << 31}), "statementTimeoutMillis"),
             (json!({"user": "me", "ssl": {"ca": "/no/such/hunter3"}}), "ssl.ca"),
             (json!({"user": "me", "ssl": {"cert": "hunter2"}}), "ssl.cert"),
         ] {

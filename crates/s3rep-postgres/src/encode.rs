@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use s3rep_core::{Error, ErrorKind, Result, RowChange, Scope, Table};
+use s3rep_core::{Error, ErrorKind, Operation, Result, RowChange, Scope, Table};
 use s3rep_sql::{Cell, ColumnType, Target};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
@@ -203,6 +203,10 @@ impl Rows<'_> {
     ) -> Result<()> {
         let at =
             |error: Error| error.with_context("table", &self.table.name).with_context("key", &change.key);
+        if change.record.is_none() && change.operation != Operation::Delete {
+            let error = Error::new(ErrorKind::InvalidValue, "the change has no record");
+            return Err(at(error.with_scope(Scope::Record)));
+        }
         for (i, (target, wire)) in self.targets.iter().zip(self.wires).enumerate() {
             let cell = target.cell(&self.table.schema, change).map_err(at)?;
             let refused = |reason| {

@@ -12,7 +12,7 @@ pub(crate) fn from_postgres(error: tokio_postgres::Error) -> Error {
         return from_server(server);
     }
     let text = error.to_string();
-    if text.contains("TLS") {
+    if text.contains("TLS") && !is_cut(&error) {
         return Error::new(ErrorKind::Unauthenticated, "the encrypted connection could not be made")
             .with_scope(Scope::Sink)
             .with_source(error)
@@ -29,8 +29,7 @@ pub(crate) fn from_postgres(error: tokio_postgres::Error) -> Error {
         .with_source(error)
         .with_advice("set user and password");
     }
-    let is_of_connection =
-        error.is_closed() || error.source().is_some_and(|source| source.is::<std::io::Error>());
+    let is_of_connection = error.is_closed() || cause(&error).is_some();
     if is_of_connection
         || text.contains("connect")
         || text.contains("timeout")
@@ -45,11 +44,27 @@ pub(crate) fn from_postgres(error: tokio_postgres::Error) -> Error {
     Error::new(ErrorKind::Unexpected, "the client library of the database failed").with_source(error)
 }
 
+fn cause(error: &tokio_postgres::Error) -> Option<&std::io::Error> {
+    error.source()?.downcast_ref()
+}
+
+/// Whether the connection was lost. Certificates and protocols that do not fit are invalid data.
+fn is_cut(error: &tokio_postgres::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, InvalidInput};
+    cause(error).is_some_and(|cause| !matches!(cause.kind(), InvalidData | InvalidInput))
+}
+
+/// What is at stake where no record is: the server may name the kind of error that a record brings about.
+pub(crate) fn at_least(scope: Scope, error: Error) -> Error {
+    let scope = error.scope().max(scope);
+    error.with_scope(scope)
+}
+
 /// What an error of the pool means.
 pub(crate) fn from_pool(error: PoolError) -> Error {
     match error {
         PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => {
-            from_postgres(error)
+            at_least(Scope::Sink, from_postgres(error))
         }
         PoolError::Timeout(TimeoutType::Wait) => {
             Error::new(ErrorKind::Unavailable, "no connection of the pool became free in time")
@@ -68,13 +83,17 @@ pub(crate) fn from_pool(error: PoolError) -> Error {
 }
 
 fn from_server(error: &DbError) -> Error {
-    let mut ours =
-        classify(error.code().code(), error.message()).with_context("sqlstate", error.code().code());
+    let code = error.code().code();
+    // What a trigger says is the user's, whatever SQLSTATE it has, and may quote the row; so may what the server says
+    // of a statement that a trigger made up.
+    let is_raised = matches!(error.routine(), Some("exec_stmt_raise" | "exec_stmt_assert"));
+    let message = Some(error.message()).filter(|_| !is_raised && error.where_().is_none());
+    let mut ours = classify(code, message).with_context("sqlstate", code);
     // Names only: details and the messages about records quote values.
     for (key, name) in
         [("table", error.table()), ("column", error.column()), ("constraint", error.constraint())]
     {
-        if let Some(name) = name {
+        if let Some(name) = name.filter(|_| !is_raised) {
             ours = ours.with_context(key, name);
         }
     }
@@ -82,8 +101,11 @@ fn from_server(error: &DbError) -> Error {
 }
 
 /// By SQLSTATE. Only classes 21 to 23 and their like are about records.
-fn classify(code: &str, message: &str) -> Error {
-    let said = |kind, what: &'static str| Error::new(kind, format!("{what}: {message}"));
+fn classify(code: &str, message: Option<&str>) -> Error {
+    let said = |kind, what: &'static str| match message {
+        Some(message) => Error::new(kind, format!("{what}: {message}")),
+        None => Error::new(kind, what),
+    };
     let sink = |error: Error| error.with_scope(Scope::Sink);
     let table = |error: Error| error.with_scope(Scope::Table);
     let record = |kind, what: &'static str| Error::new(kind, what).with_scope(Scope::Record);
@@ -93,7 +115,6 @@ fn classify(code: &str, message: &str) -> Error {
         "23505" => record(ErrorKind::Conflict, "another row has the same unique value"),
         "23514" => record(ErrorKind::Conflict, "a check constraint refused the row"),
         "54000" => record(ErrorKind::TooLarge, "a value is too large for the table or its index"),
-        // The text of a trigger is the user's, and may quote the row.
         "P0001" => record(ErrorKind::Conflict, "a trigger of the table refused the row"),
         _ if code.starts_with("23") => record(ErrorKind::Conflict, "a constraint refused the row"),
         _ if code.starts_with("22") || code.starts_with("21") => {
@@ -113,7 +134,7 @@ fn classify(code: &str, message: &str) -> Error {
         }
         "42939" | "42602" | "42622" => table(said(ErrorKind::ConfigInvalid, "the name cannot be used")),
         // A statement was prepared for a table that has changed since.
-        "0A000" if message.contains("cached plan") => {
+        "0A000" if message.is_some_and(|message| message.contains("cached plan")) => {
             said(ErrorKind::Contention, "the table was changed").temporary().with_scope(Scope::Sink)
         }
         "40001" | "40P01" | "55P03" | "55006" => {
@@ -136,7 +157,9 @@ fn classify(code: &str, message: &str) -> Error {
             .with_advice("create the database: s3rep makes tables, not databases"),
         _ if code.starts_with("XX") => sink(said(ErrorKind::Corrupt, "the server failed"))
             .with_advice("look at the server's log"),
-        _ => said(ErrorKind::Unexpected, "the server refused a statement"),
+        // Nobody knows what the text holds.
+        _ => Error::new(ErrorKind::Unexpected, "the server refused a statement")
+            .with_advice("look at the server's log"),
     }
 }
 
@@ -181,7 +204,7 @@ mod tests {
             ("42601", K::Unexpected, false, Scope::Batch),
             ("99999", K::Unexpected, false, Scope::Batch),
         ] {
-            let error = classify(code, "words");
+            let error = classify(code, Some("words"));
             assert_eq!(
                 (error.kind(), error.is_temporary(), error.scope()),
                 (kind, is_temporary, scope),
@@ -192,8 +215,11 @@ mod tests {
 
     #[test]
     fn messages_about_records_are_not_repeated() {
-        for code in ["22P02", "23505", "P0001", "21000"] {
-            assert!(!classify(code, "invalid input: \"hunter2\"").report().contains("hunter2"), "{code}");
+        for code in ["22P02", "23505", "P0001", "21000", "P0002", "P0004", "42601"] {
+            assert!(
+                !classify(code, Some("invalid input: \"hunter2\"")).report().contains("hunter2"),
+                "{code}"
+            );
         }
     }
 }

@@ -21,6 +21,7 @@
 //! assert!(sink.schema_sync().is_some());
 //! ```
 
+mod address;
 mod audit;
 mod config;
 mod cursor;

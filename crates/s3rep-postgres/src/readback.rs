@@ -63,7 +63,7 @@ impl PostgresSink {
         session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         // Sorting a large table takes longer than a write may.
         session.run("SET LOCAL statement_timeout TO 0").await?;
-        let Some(look) = table::look(session.client()?, &table.name).await? else { return Ok(None) };
+        let Some(look) = table::look(session.client()?, table).await? else { return Ok(None) };
         let fit = POSTGRES.fit(table, &look.shape, self.options().on_mismatch)?;
         let targets = self.reader().remember(table, &fit);
         let sql = select(table, &targets)?;

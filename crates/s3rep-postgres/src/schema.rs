@@ -7,12 +7,13 @@ use s3rep_sql::Dialect;
 use crate::{pool::Session, sink::PostgresSink, table};
 
 /// A table that others use is not waited for without end: everybody else would queue up behind s3rep.
-const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout TO '10s'";
+/// Writing a large table anew takes longer than a write may.
+const TIMEOUTS: &str = "SET LOCAL lock_timeout TO '10s'; SET LOCAL statement_timeout TO 0";
 
 /// Runs a plan in one transaction: after a crash all of it is done, or nothing.
 async fn execute(session: &mut Session, plan: &SchemaPlan) -> Result<()> {
     session.begin().await?;
-    session.run(LOCK_TIMEOUT).await?;
+    session.run(TIMEOUTS).await?;
     for statement in &plan.statements {
         session.run(statement).await?;
     }
@@ -23,7 +24,7 @@ async fn execute(session: &mut Session, plan: &SchemaPlan) -> Result<()> {
 impl SchemaSync for PostgresSink {
     async fn inspect(&self, _: &Context, table: &Table) -> Result<Option<TableShape>> {
         let mut session = self.pool().session().await?;
-        let look = table::look(session.unsettled()?, &table.name).await?;
+        let look = table::look(session.unsettled()?, table).await?;
         session.settled();
         Ok(look.map(|look| look.shape))
     }

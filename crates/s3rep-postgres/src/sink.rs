@@ -111,6 +111,11 @@ impl PostgresSink {
         progress.cursors.iter().all(has).then(|| known.clone())
     }
 
+    /// Whether this process has stored no cursor yet as this owner, or has given up what it knew.
+    pub(crate) fn takes_over(&self, progress: &Progress) -> bool {
+        self.known().as_ref().is_none_or(|known| !known.is_of(progress))
+    }
+
     /// These cursors were stored.
     pub(crate) fn remember(&self, progress: &Progress, how: Move) {
         let mut known = self.known();
@@ -220,7 +225,8 @@ impl Sink for PostgresSink {
 async fn check(session: &mut Session) -> Result<()> {
     const SQL: &str = "SELECT current_setting('server_version_num')::int4, \
         pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on', current_schema()::text, \
-        coalesce(has_table_privilege(to_regclass('_s3rep_cursor'), 'SELECT, INSERT, UPDATE, DELETE'), \
+        coalesce((SELECT bool_and(has_table_privilege(to_regclass('_s3rep_cursor'), p)) \
+                  FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p), \
                  has_schema_privilege(current_schema(), 'CREATE'), false), \
         has_database_privilege(current_database(), 'TEMPORARY')";
     let row = session.unsettled()?.query_one(SQL, &[]).await.map_err(from_postgres)?;

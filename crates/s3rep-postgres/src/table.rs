@@ -11,9 +11,10 @@ use std::{
 
 use deadpool_postgres::Object;
 use s3rep_core::{
-    ColumnShape, Error, ErrorKind, OnMismatch, ResourceSchema, Result, RouteMode, Scope, Table, TableShape,
+    ColumnShape, Error, ErrorKind, OnMismatch, ResourceSchema, Result, RouteMode, RowChange, Scope, Table,
+    TableShape,
 };
-use s3rep_sql::{Dialect, KEY, Role, Target, Write};
+use s3rep_sql::{ColumnType, Dialect, KEY, Role, Target, Write};
 use tokio_postgres::types::Type;
 
 use crate::{encode::Wire, error::from_postgres};
@@ -30,33 +31,40 @@ pub(crate) struct Look {
     casts: HashMap<String, String>,
     /// Columns with a unique index of their own.
     unique: Vec<String>,
+    /// Columns to which different texts are the same.
+    folding: Vec<String>,
     /// Changes when a column does.
     fingerprint: String,
 }
 
 /// Of a table, by its quoted name.
 pub(crate) const FINGERPRINT: &str = "(SELECT md5(string_agg(concat_ws(':', a.attrelid, a.attnum, a.attname, a.atttypid, \
-    a.atttypmod, a.attnotnull), ',' ORDER BY a.attnum)) FROM pg_attribute a WHERE a.attrelid = to_regclass($1) AND \
+    a.atttypmod, a.attcollation, a.attnotnull), ',' ORDER BY a.attnum)) FROM pg_attribute a WHERE a.attrelid = to_regclass($1) AND \
     a.attnum > 0 AND NOT a.attisdropped)";
 
 /// Looks at a table; `None` when there is none of that name.
 ///
-/// A column that may be left out of an insert counts as nullable: it has a default. Generated columns cannot be
-/// written and are passed over. A domain is its base type.
-pub(crate) async fn look(client: &Object, table: &str) -> Result<Option<Look>> {
+/// A column that may be left out of an insert counts as nullable: it has a default. That is no help to a column that
+/// is written, with null where the record has nothing. Generated columns cannot be written and are passed over. A
+/// domain is its base type.
+pub(crate) async fn look(client: &Object, table: &Table) -> Result<Option<Look>> {
     const COLUMNS: &str = "SELECT a.attname::text, \
         CASE t.typtype WHEN 'd' THEN format_type(t.typbasetype, t.typtypmod) ELSE format_type(a.atttypid, a.atttypmod) END, \
-        (NOT a.attnotnull AND NOT t.typnotnull) OR a.atthasdef OR a.attidentity <> '', \
+        NOT a.attnotnull AND NOT t.typnotnull, \
         EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisprimary AND a.attnum = ANY (i.indkey)), \
         t.typtype = 'e', \
         EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indimmediate AND i.indisvalid \
-          AND i.indpred IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum) \
+          AND i.indpred IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum), \
+        'citext' IN (t.typname, (SELECT b.typname FROM pg_type b WHERE b.oid = t.typbasetype)) IS TRUE \
+          OR EXISTS (SELECT 1 FROM pg_collation c WHERE NOT c.collisdeterministic AND (c.oid = a.attcollation OR c.oid IN \
+          (SELECT i.indcollation[0] FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indkey[0] = a.attnum))), \
+        a.atthasdef OR a.attidentity <> '' \
         FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
         WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum";
-    let name = POSTGRES.quote_table(table)?;
+    let name = POSTGRES.quote_table(&table.name)?;
     let rows = client.query(COLUMNS, &[&name]).await.map_err(from_postgres)?;
     if rows.is_empty() {
-        return refuse_twin(client, table).await.map(|()| None);
+        return refuse_twin(client, &table.name).await.map(|()| None);
     }
     let fingerprint =
         client.query_one(&format!("SELECT {FINGERPRINT}"), &[&name]).await.map_err(from_postgres)?;
@@ -64,31 +72,55 @@ pub(crate) async fn look(client: &Object, table: &str) -> Result<Option<Look>> {
         shape: TableShape::default(),
         casts: HashMap::new(),
         unique: Vec::new(),
+        folding: Vec::new(),
         fingerprint: fingerprint.try_get::<_, Option<String>>(0).map_err(from_postgres)?.unwrap_or_default(),
     };
+    let mut excused = Vec::new();
     for row in rows {
         let column = || {
             Ok::<_, tokio_postgres::Error>((
                 row.try_get::<_, String>(0)?,
                 row.try_get::<_, String>(1)?,
-                row.try_get(2)?,
+                row.try_get::<_, bool>(2)?,
                 row.try_get(3)?,
                 row.try_get::<_, bool>(4)?,
                 row.try_get::<_, bool>(5)?,
+                row.try_get::<_, bool>(6)?,
+                row.try_get::<_, bool>(7)?,
             ))
         };
-        let (name, type_name, nullable, primary_key, is_enum, is_unique) = column().map_err(from_postgres)?;
+        let (name, type_name, accepts_null, primary_key, is_enum, is_unique, folds, has_default) =
+            column().map_err(from_postgres)?;
         if is_enum {
             look.casts.insert(name.clone(), type_name.clone());
         }
         if is_unique {
             look.unique.push(name.clone());
         }
+        if folds {
+            look.folding.push(name.clone());
+        }
+        if has_default && !accepts_null {
+            excused.push(name.clone());
+        }
         // To s3rep an enumeration is text; the database says which values there are.
         let type_name = if is_enum { "text".to_owned() } else { type_name };
+        let nullable = accepts_null || has_default;
         look.shape.columns.push(ColumnShape { name, type_name, nullable, primary_key });
     }
+    look.excuse_only_unwritten(table, &excused);
     Ok(Some(look))
+}
+
+impl Look {
+    /// Of the columns whose default makes up for null, those that rows are written to accept none.
+    fn excuse_only_unwritten(&mut self, table: &Table, excused: &[String]) {
+        // A table that does not fit at all is refused elsewhere.
+        let Ok(fit) = POSTGRES.fit(table, &self.shape, OnMismatch::Ignore) else { return };
+        for shape in self.shape.columns.iter_mut().filter(|shape| excused.contains(&shape.name)) {
+            shape.nullable = !fit.columns.iter().any(|column| column.shape.name == shape.name);
+        }
+    }
 }
 
 /// A table whose name differs only by case was most likely meant: s3db.js writes names without quotes, which
@@ -118,6 +150,8 @@ pub(crate) struct Prepared {
     pub(crate) fingerprint: String,
     /// The table's quoted name.
     pub(crate) name: String,
+    /// The key's place among the targets.
+    key: Option<usize>,
     pub(crate) targets: Vec<Target>,
     pub(crate) wires: Vec<Wire>,
     /// Parameters: one array a column.
@@ -146,6 +180,9 @@ impl Prepared {
         if !look.unique.iter().any(|column| column == write.unique) {
             return Err(no_unique_index(table, write.unique));
         }
+        if look.folding.iter().any(|column| column == write.unique) {
+            return Err(folds(table, write.unique));
+        }
         let targets: Vec<_> =
             fit.columns.iter().map(|column| Target::new(POSTGRES, column, &table.schema)).collect();
         let wires = targets
@@ -161,14 +198,15 @@ impl Prepared {
             wires.iter().zip(1..).map(|(wire, number)| format!("${number}::{}", wire.array().1)).collect();
         let places: Vec<_> = (1..=wires.len()).map(|number| format!("c{number}")).collect();
         let (arrays, places) = (arrays.join(", "), places.join(", "));
-        let key = targets.iter().find(|target| target.role == Role::Key).map_or(KEY, |target| &*target.name);
+        let key = targets.iter().position(|target| target.role == Role::Key);
+        let delete = deletion(table, key.and_then(|key| targets.get(key)), &look.casts)?;
         Ok(Self {
             schema: table.schema.clone(),
             fingerprint: look.fingerprint.clone(),
             upsert: POSTGRES
                 .write_from(&write, &format!("SELECT {select} FROM unnest({arrays}) AS r({places})"))?,
             upsert_types: wires.iter().map(|wire| wire.array().0).collect(),
-            delete: POSTGRES.delete_keys(&table.name, key, "$1")?,
+            delete,
             copy: format!("COPY {name} ({names}) FROM STDIN BINARY"),
             // Has the types of the table. Kept by the session; rows go with the transaction.
             create_stage: format!(
@@ -177,6 +215,7 @@ impl Prepared {
             copy_to_stage: format!("COPY pg_temp.{stage} ({names}) FROM STDIN BINARY"),
             merge: POSTGRES.write_from(&write, &format!("SELECT {names} FROM pg_temp.{stage}"))?,
             name,
+            key,
             targets,
             wires,
             direct_in: AtomicU32::new(0),
@@ -185,6 +224,12 @@ impl Prepared {
 
     fn is_for(&self, table: &Table) -> bool {
         Arc::ptr_eq(&self.schema, &table.schema) || self.schema == table.schema
+    }
+
+    /// Whether the table can have a row with the key of this change.
+    pub(crate) fn may_have(&self, change: &RowChange) -> bool {
+        let key = self.key.and_then(|key| self.targets.get(key));
+        key.is_none_or(|key| key.cell(&self.schema, change).is_ok())
     }
 
     /// Whether rows that should be new may go straight into the table.
@@ -206,6 +251,21 @@ fn selection(casts: &HashMap<String, String>, targets: &[Target]) -> String {
     targets.iter().zip(1..).map(cast).collect::<Vec<_>>().join(", ")
 }
 
+/// Deletes by an array of keys. The cast makes the index of a `char` column usable; that of an enumeration would fail
+/// at what is not in it, and such a table is small.
+fn deletion(table: &Table, key: Option<&Target>, casts: &HashMap<String, String>) -> Result<String> {
+    let Some(key) = key else { return POSTGRES.delete_keys(&table.name, KEY, "$1::text[]") };
+    if casts.contains_key(&key.name) {
+        let (table, key) = (POSTGRES.quote_table(&table.name)?, POSTGRES.quote(&key.name)?);
+        return Ok(format!("DELETE FROM {table} WHERE {key}::text = ANY ($1::text[])"));
+    }
+    let keys = match key.column_type {
+        ColumnType::Text { padded: true, .. } => "$1::text[]::bpchar[]",
+        _ => "$1::text[]",
+    };
+    POSTGRES.delete_keys(&table.name, &key.name, keys)
+}
+
 /// Another table, and other columns of it, have another stage.
 fn stage_name(fingerprint: &str, names: &str) -> String {
     let mut hasher = DefaultHasher::new();
@@ -219,6 +279,16 @@ fn no_unique_index(table: &Table, column: &str) -> Error {
         .with_context("table", &table.name)
         .with_context("column", column)
         .with_advice("make it the primary key, or give it a unique index of its own")
+}
+
+fn folds(table: &Table, column: &str) -> Error {
+    Error::new(ErrorKind::SchemaMismatch, "the key column takes different texts for the same, as `a` and `A`")
+        .with_scope(Scope::Table)
+        .with_context("table", &table.name)
+        .with_context("column", column)
+        .with_advice(
+            "give it, and its index, the type text or varchar and a deterministic collation, such as \"C\"",
+        )
 }
 
 fn unsupported(table: &Table, target: &Target) -> Error {
@@ -255,7 +325,7 @@ impl Tables {
         if let Some(known) = self.known(table) {
             return Ok(known);
         }
-        let Some(look) = look(client, &table.name).await? else {
+        let Some(look) = look(client, table).await? else {
             return Err(Error::new(ErrorKind::NotFound, "there is no such table")
                 .with_scope(Scope::Table)
                 .with_context("table", &table.name)

@@ -10,7 +10,6 @@ use rustls::{
 };
 use s3rep_core::{Result, Secret};
 use serde::Deserialize;
-use tokio_postgres::config::SslMode;
 
 use crate::config::invalid;
 
@@ -109,9 +108,14 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    /// Without a word on `ssl`: `prefer` encrypts when it can and proves nothing, as PostgreSQL's own clients do.
-    pub(crate) fn unspecified(mode: SslMode) -> Self {
-        Self { anyone: mode == SslMode::Prefer, ..Self::default() }
+    /// Anyone, or those whom the system trusts.
+    pub(crate) fn of(anyone: bool) -> Self {
+        Self { anyone, ..Self::default() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_of_anyone(&self) -> bool {
+        self.anyone
     }
 
     pub(crate) fn client_config(self) -> Result<ClientConfig> {

@@ -1,6 +1,6 @@
 //! Writing a batch and its cursors in one transaction.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use deadpool_postgres::Object;
@@ -26,12 +26,19 @@ const ARRAYS: usize = 256;
 /// Bytes that are handed to a `COPY` at once.
 const COPY_CHUNK: usize = 256 << 10;
 
+/// Guilty records are looked for so long. Those that are found by then are told; the rest is found when the others
+/// come again, so that a batch of nothing but guilty records makes progress too.
+const SEARCH: Duration = Duration::from_secs(5);
+
+/// A change with its index in the batch.
+type Indexed<'a> = (usize, &'a RowChange);
+
 /// A batch on its way into a table.
 struct Work<'a> {
     table: &'a Table,
     prepared: Arc<Prepared>,
-    /// Rows to write, in the order of their keys; with their index in the batch.
-    writes: Vec<(usize, &'a RowChange)>,
+    /// Rows to write, in the order of their keys.
+    writes: Vec<Indexed<'a>>,
     /// Rows to delete.
     deletes: Vec<&'a RowChange>,
 }
@@ -43,7 +50,7 @@ pub(crate) async fn apply(sink: &PostgresSink, cx: &Context, batch: &Batch) -> R
     }
     let moves = Moves::of(&batch.progress)?;
     let mut session = sink.writing().await?;
-    let rows = cursor::begin(&mut session, &batch.progress, &moves).await?;
+    let rows = cursor::begin(&mut session, &batch.progress, &moves, sink.takes_over(&batch.progress)).await?;
     let admission = Admission::of(&rows, &batch.progress, &batch.table.name)?;
     if admission.replaces_log {
         cursor::replace(session.client()?, &batch.progress).await?;
@@ -51,7 +58,7 @@ pub(crate) async fn apply(sink: &PostgresSink, cx: &Context, batch: &Batch) -> R
     let prepared = current(sink, session.client()?, &batch.table).await?;
     let due = batch.changes.iter().enumerate().filter(|(_, change)| !admission.covers(change));
     let work = Work::of(&batch.table, prepared, due);
-    let rejected = work.write(&mut session).await?;
+    let rejected = work.write(cx, &mut session).await?;
     if !rejected.is_empty() {
         session.rollback().await?;
         return Ok(Outcome { rejected });
@@ -72,7 +79,7 @@ pub(crate) async fn apply(sink: &PostgresSink, cx: &Context, batch: &Batch) -> R
 pub(crate) async fn advance(sink: &PostgresSink, cx: &Context, progress: &Progress) -> Result<()> {
     let moves = Moves::of(progress)?;
     let mut session = sink.writing().await?;
-    let rows = cursor::begin(&mut session, progress, &moves).await?;
+    let rows = cursor::begin(&mut session, progress, &moves, sink.takes_over(progress)).await?;
     if Admission::of(&rows, progress, "")?.replaces_log {
         cursor::replace(session.client()?, progress).await?;
     }
@@ -139,13 +146,11 @@ const GUARD: &str = "WITH moved AS (UPDATE _s3rep_cursor AS c SET seq = greatest
     (SELECT 1 FROM _s3rep_cursor WHERE replicator = $2 AND fence > $8) AND ";
 
 impl<'a> Work<'a> {
-    fn of(
-        table: &'a Table,
-        prepared: Arc<Prepared>,
-        changes: impl Iterator<Item = (usize, &'a RowChange)>,
-    ) -> Self {
+    fn of(table: &'a Table, prepared: Arc<Prepared>, changes: impl Iterator<Item = Indexed<'a>>) -> Self {
         let is_delete =
             |change: &RowChange| table.mode == RouteMode::Upsert && change.operation == Operation::Delete;
+        // A key that the column cannot hold is no row's, and the server might take it for another that is.
+        let changes = changes.filter(|(_, change)| !is_delete(change) || prepared.may_have(change));
         let (deletes, mut writes): (Vec<_>, Vec<_>) = changes.partition(|(_, change)| is_delete(change));
         // Everybody locks rows in one order, and neighbours in an index are cheaper one after the other. Changes
         // of one record stay in theirs.
@@ -167,7 +172,7 @@ impl<'a> Work<'a> {
     }
 
     /// Writes the rows. Returns those that cannot be written; then nothing of the batch may stay.
-    async fn write(&self, session: &mut Session) -> Result<Vec<Rejected>> {
+    async fn write(&self, cx: &Context, session: &mut Session) -> Result<Vec<Rejected>> {
         let client = session.client()?;
         if !self.deletes.is_empty() {
             let statement = client.prepare_cached(&self.prepared.delete).await.map_err(from_postgres)?;
@@ -178,12 +183,12 @@ impl<'a> Work<'a> {
         }
         if self.writes.len() <= ARRAYS {
             return match self.arrays_of(&self.writes) {
-                Ok(arrays) => self.write_arrays(client, &self.writes, &arrays).await,
+                Ok(arrays) => self.write_arrays(cx, client, &arrays).await,
                 Err(_) => Ok(self.unfit()),
             };
         }
         let Some(tuples) = self.tuples() else { return Ok(self.unfit()) };
-        self.write_tuples(client, tuples).await
+        self.write_tuples(cx, client, tuples).await
     }
 
     /// Whether each row should be new to the table.
@@ -195,7 +200,7 @@ impl<'a> Work<'a> {
                 .all(|(_, change)| matches!(change.operation, Operation::Insert | Operation::Read))
     }
 
-    async fn write_tuples(&self, client: &Object, tuples: Bytes) -> Result<Vec<Rejected>> {
+    async fn write_tuples(&self, cx: &Context, client: &Object, tuples: Bytes) -> Result<Vec<Rejected>> {
         if self.is_new() && self.prepared.tries_direct() {
             match attempt(client, copy(client, &self.prepared.copy, tuples.clone())).await? {
                 None => return Ok(Vec::new()),
@@ -210,20 +215,15 @@ impl<'a> Work<'a> {
         };
         match attempt(client, staged).await? {
             None => Ok(Vec::new()),
-            Some(_) => self.find_guilty(client).await,
+            Some(_) => self.find_guilty(cx, client).await,
         }
     }
 
-    async fn write_arrays(
-        &self,
-        client: &Object,
-        writes: &[(usize, &'a RowChange)],
-        arrays: &[Array],
-    ) -> Result<Vec<Rejected>> {
-        match attempt(client, self.execute_arrays(client, arrays)).await? {
-            None => Ok(Vec::new()),
-            Some(error) if writes.len() == 1 => Ok(vec![self.rejected(writes[0], error)]),
-            Some(_) => self.find_guilty(client).await,
+    async fn write_arrays(&self, cx: &Context, client: &Object, arrays: &[Array]) -> Result<Vec<Rejected>> {
+        match (attempt(client, self.execute_arrays(client, arrays)).await?, &*self.writes) {
+            (None, _) => Ok(Vec::new()),
+            (Some(error), [write]) => Ok(vec![self.rejected(*write, error)]),
+            _ => self.find_guilty(cx, client).await,
         }
     }
 
@@ -233,30 +233,65 @@ impl<'a> Work<'a> {
         client.execute(&statement, &parameters(arrays)).await.map(drop).map_err(from_postgres)
     }
 
-    /// Halves the rows until each that the database refuses is alone.
-    async fn find_guilty(&self, client: &Object) -> Result<Vec<Rejected>> {
-        let mut rejected = Vec::new();
-        let middle = self.writes.len() / 2;
-        let (first, second) = self.writes.split_at(middle);
+    /// Halves the rows until each that the database refuses is alone, or until it is time to tell of some.
+    async fn find_guilty(&self, cx: &Context, client: &Object) -> Result<Vec<Rejected>> {
+        let since = cx.monotonic();
+        let is_over = |limit: Duration| cx.monotonic().saturating_sub(since) > limit;
+        let mut guilty = Vec::new();
+        let (first, second) = self.writes.split_at(self.writes.len() / 2);
         let mut pieces = vec![second, first];
         while let Some(piece) = pieces.pop() {
-            if piece.is_empty() {
-                continue;
+            match (self.try_again(client, piece).await?, piece) {
+                (None, _) => {}
+                (Some(error), [write]) => guilty.push((*write, error)),
+                _ => {
+                    let (first, second) = piece.split_at(piece.len() / 2);
+                    pieces.extend([second, first]);
+                }
             }
-            let arrays = self.arrays_of(piece)?;
-            let Some(error) = attempt(client, self.execute_arrays(client, &arrays)).await? else { continue };
-            if let [write] = piece {
-                rejected.push(self.rejected(*write, error));
-                continue;
+            if pieces.is_empty() || (!guilty.is_empty() && is_over(SEARCH)) {
+                self.acquit(client, &mut guilty, || is_over(SEARCH * 2)).await?;
+                // Without anyone to tell of, all rows have to be written: the search goes on.
+                if !guilty.is_empty() {
+                    break;
+                }
             }
-            let (first, second) = piece.split_at(piece.len() / 2);
-            pieces.extend([second, first]);
         }
+        let rejected = guilty.into_iter().map(|(write, error)| self.rejected(write, error));
+        let mut rejected: Vec<_> = rejected.collect();
         rejected.sort_unstable_by_key(|rejected| rejected.index);
         Ok(rejected)
     }
 
-    fn rejected(&self, (index, change): (usize, &RowChange), error: Error) -> Rejected {
+    /// Tries what was refused until nothing more goes through: another row may have given up a unique value since.
+    /// Back and forth, as values are often handed on along the order of keys.
+    async fn acquit(
+        &self,
+        client: &Object,
+        guilty: &mut Vec<(Indexed<'a>, Error)>,
+        is_over: impl Fn() -> bool,
+    ) -> Result<()> {
+        let mut before = usize::MAX;
+        while !guilty.is_empty() && guilty.len() < before && !is_over() {
+            before = guilty.len();
+            for (write, error) in std::mem::take(guilty).into_iter().rev() {
+                let is_waiting = error.kind() == ErrorKind::Conflict && !is_over();
+                let again = if is_waiting { self.try_again(client, &[write]).await? } else { Some(error) };
+                guilty.extend(again.map(|error| (write, error)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_again(&self, client: &Object, writes: &[Indexed<'a>]) -> Result<Option<Error>> {
+        if writes.is_empty() {
+            return Ok(None);
+        }
+        let arrays = self.arrays_of(writes)?;
+        attempt(client, self.execute_arrays(client, &arrays)).await
+    }
+
+    fn rejected(&self, (index, change): Indexed<'_>, error: Error) -> Rejected {
         let error = error
             .with_operation("apply")
             .with_context("table", &self.table.name)
@@ -264,7 +299,7 @@ impl<'a> Work<'a> {
         Rejected { index, error }
     }
 
-    fn arrays_of(&self, writes: &[(usize, &'a RowChange)]) -> Result<Vec<Array>> {
+    fn arrays_of(&self, writes: &[Indexed<'a>]) -> Result<Vec<Array>> {
         let changes: Vec<_> = writes.iter().map(|(_, change)| *change).collect();
         self.rows().arrays(&changes)
     }
@@ -275,7 +310,7 @@ impl<'a> Work<'a> {
         let mut tuples = BytesMut::with_capacity(self.writes.len() * 128);
         tuples.put_slice(COPY_HEADER);
         for (_, change) in &self.writes {
-            check_record(change).and_then(|()| rows.tuple(change, &mut tuples)).ok()?;
+            rows.tuple(change, &mut tuples).ok()?;
         }
         tuples.put_i16(COPY_END);
         Some(tuples.freeze())
@@ -287,7 +322,7 @@ impl<'a> Work<'a> {
         let mut scratch = BytesMut::new();
         let unfit = self.writes.iter().filter_map(|write| {
             scratch.clear();
-            let error = check_record(write.1).and_then(|()| rows.tuple(write.1, &mut scratch)).err()?;
+            let error = rows.tuple(write.1, &mut scratch).err()?;
             Some(self.rejected(*write, error))
         });
         let mut unfit: Vec<_> = unfit.collect();
@@ -365,17 +400,12 @@ fn parameters(arrays: &[Array]) -> Vec<&(dyn ToSql + Sync)> {
     arrays.iter().map(|array| array as _).collect()
 }
 
-fn check_record(change: &RowChange) -> Result<()> {
-    if change.record.is_none() && change.operation != Operation::Delete {
-        return Err(Error::new(ErrorKind::InvalidValue, "the change has no record").with_scope(Scope::Record));
-    }
-    Ok(())
-}
-
 /// Runs something inside a savepoint. An error about records is returned and undone; others are errors.
 async fn attempt(client: &Object, work: impl Future<Output = Result<()>>) -> Result<Option<Error>> {
-    client.batch_execute("SAVEPOINT attempt").await.map_err(from_postgres)?;
-    match work.await {
+    // Polled together, they go out in this order without waiting for each other.
+    let (saved, worked) = join!(client.batch_execute("SAVEPOINT attempt"), work);
+    saved.map_err(from_postgres)?;
+    match worked {
         Ok(()) => {
             client.batch_execute("RELEASE SAVEPOINT attempt").await.map_err(from_postgres)?;
             Ok(None)

@@ -3,15 +3,23 @@
 
 mod common;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use common::{Databases, Place};
 use futures::{FutureExt, future::BoxFuture};
 use libtest_mimic::{Arguments, Trial};
 use s3rep_core::{
-    Batch, ChangeId, Context, CursorMove, Error, ErrorKind, Operation, Outcome, Partition, Progress, Record,
-    ResourceSchema, RouteMode, RowChange, Scope, Seq, Sink, Table, Timestamp,
+    Batch, ChangeId, Clock, Context, CursorMove, DriverConfig, Error, ErrorKind, Operation, Outcome,
+    Partition, Progress, Random, Record, ResourceSchema, RouteMode, RowChange, Scope, Seq, Sink, Table,
+    Timestamp,
 };
+use s3rep_postgres::PostgresConfig;
 use s3rep_testkit::proxy::Fault;
 use serde_json::{Value, json};
 
@@ -72,10 +80,14 @@ async fn texts(place: &Place, sql: &str) -> Vec<String> {
 }
 
 /// Hands in a batch until nothing of it is rejected, as the engine does; returns the keys that were parked.
-async fn deliver(sink: &dyn Sink, mut batch: Batch) -> Vec<String> {
+async fn deliver(sink: &dyn Sink, batch: Batch) -> Vec<String> {
+    deliver_at(&cx(), sink, batch).await
+}
+
+async fn deliver_at(cx: &Context, sink: &dyn Sink, mut batch: Batch) -> Vec<String> {
     let mut parked = Vec::new();
     loop {
-        let outcome = apply(sink, &batch).await.unwrap();
+        let outcome = sink.apply(cx, &batch).await.unwrap();
         if outcome.rejected.is_empty() {
             return parked;
         }
@@ -224,6 +236,9 @@ async fn dropped_and_forbidden_tables_pause(place: Place) {
     let plain = place.sink(json!({"user": role}));
     let error = plain.check(&cx()).await.unwrap_err();
     assert_eq!((error.kind(), error.scope()), (ErrorKind::PermissionDenied, Scope::Sink), "{error:?}");
+    admin.batch_execute(&format!("GRANT SELECT ON _s3rep_cursor TO {role}")).await.unwrap();
+    let error = plain.check(&cx()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "all are needed: {error:?}");
     admin
         .batch_execute(&format!("GRANT SELECT, INSERT, UPDATE, DELETE ON _s3rep_cursor TO {role}"))
         .await
@@ -380,6 +395,327 @@ async fn wrong_credentials_and_absent_databases_say_so(place: Place) {
     assert_eq!(texts(&place, "SELECT name FROM t").await, ["last"]);
 }
 
+/// A key column that takes `a` for `A` would make one row of two records.
+async fn keys_are_told_apart_exactly(place: Place) {
+    let client = place.client().await;
+    client
+        .batch_execute(
+            "CREATE EXTENSION citext; CREATE DOMAIN mail AS citext; \
+             CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false); \
+             CREATE TABLE by_type (id citext PRIMARY KEY, name text); CREATE TABLE by_domain (id mail PRIMARY KEY, name text); \
+             CREATE TABLE by_collation (id text COLLATE loose PRIMARY KEY, name text); \
+             CREATE TABLE by_index (id text NOT NULL, name text); CREATE UNIQUE INDEX ON by_index (id COLLATE loose); \
+             CREATE TABLE elsewhere (id text PRIMARY KEY, name citext, other text COLLATE loose)",
+        )
+        .await
+        .unwrap();
+    let sink = place.sink(json!({"schemaSync": {"enabled": false}}));
+    for name in ["by_type", "by_domain", "by_collation", "by_index"] {
+        let table = table(name, RouteMode::Upsert, json!({"name": "string"}));
+        let error = apply(&*sink, &batch(&table, vec![insert(1, "a", json!({}))])).await.unwrap_err();
+        assert_eq!((error.kind(), error.scope()), (ErrorKind::SchemaMismatch, Scope::Table), "{error:?}");
+        assert!(error.to_string().contains("`a` and `A`") && error.advice().is_some(), "{name}: {error:?}");
+    }
+    let table = table("elsewhere", RouteMode::Upsert, json!({"name": "string", "other": "string"}));
+    apply(&*sink, &batch(&table, vec![insert(1, "a", json!({"name": "n"}))])).await.unwrap();
+    client.batch_execute("ALTER TABLE elsewhere ALTER COLUMN id TYPE text COLLATE loose").await.unwrap();
+    let error = apply(&*sink, &batch(&table, vec![insert(2, "A", json!({}))])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SchemaMismatch, "noticed while it runs: {error:?}");
+}
+
+async fn deletes_find_keys_of_every_type(place: Place) {
+    place
+        .client()
+        .await
+        .batch_execute(
+            "CREATE TYPE unit AS ENUM ('a', 'b', 'c', 'abc'); CREATE TABLE padded (id char(3) PRIMARY KEY, name text); \
+             CREATE TABLE listed (id unit PRIMARY KEY, name text); CREATE TABLE limited (id varchar(3) PRIMARY KEY, name text)",
+        )
+        .await
+        .unwrap();
+    let sink = place.sink(json!({"schemaSync": {"enabled": false}}));
+    for name in ["padded", "listed", "limited"] {
+        let table = table(name, RouteMode::Upsert, json!({"name": "string"}));
+        let rows = ["a", "b", "c", "abc"].iter().zip(1..).map(|(key, seq)| insert(seq, key, json!({})));
+        apply(&*sink, &batch(&table, rows.collect())).await.unwrap();
+        // The long way, and in one round trip.
+        apply(&*place.sink(json!({})), &batch(&table, vec![row(5, "b", Operation::Delete, Value::Null)]))
+            .await
+            .unwrap();
+        let keys = ["c", "a ", "a\0", "abcd"].iter().zip(6..);
+        let deletes = keys.map(|(key, seq)| row(seq, key, Operation::Delete, Value::Null)).collect();
+        assert!(apply(&*sink, &batch(&table, deletes)).await.unwrap().rejected.is_empty());
+        let left = texts(&place, &format!("SELECT id::text FROM {name} ORDER BY 1")).await;
+        assert_eq!(left, ["a", "abc"], "{name}");
+    }
+    let plan = "EXPLAIN DELETE FROM padded WHERE id = ANY ('{a}'::text[]::bpchar[])";
+    let admin = place.client().await;
+    admin.batch_execute("SET enable_seqscan TO off").await.unwrap();
+    let lines = admin.query(plan, &[]).await.unwrap();
+    assert!(lines.iter().any(|line| line.get::<_, String>(0).contains("padded_pkey")));
+}
+
+/// The next owner moves other cursors than the attempt of the one before it, which the server still carries out.
+async fn a_late_owner_is_waited_for_and_then_fenced_off(place: Place) {
+    let old = place.sink(json!({}));
+    let table = table("t", RouteMode::Upsert, json!({"name": "string"}));
+    sync(&*old, &table).await.unwrap();
+    apply(&*old, &batch(&table, vec![insert(1, "a", json!({"name": "1"}))])).await.unwrap();
+    let mut late = place.client().await;
+    let transaction = late.transaction().await.unwrap();
+    transaction.execute("UPDATE _s3rep_cursor SET seq = 2 WHERE fence = 1", &[]).await.unwrap();
+    let mut next = batch(&table, vec![RowChange { partition: Partition(1), ..insert(1, "b", json!({})) }]);
+    next.progress.fence = 2;
+    let new = place.sink(json!({}));
+    let waiting = tokio::spawn(async move { apply(&*new, &next).await });
+    let blocked = "SELECT pid::text FROM pg_locks WHERE NOT granted";
+    while texts(&place, blocked).await.is_empty() {
+        assert!(!waiting.is_finished(), "did not wait");
+        tokio::task::yield_now().await;
+    }
+    transaction.commit().await.unwrap();
+    assert!(waiting.await.unwrap().unwrap().rejected.is_empty());
+    let rows = "SELECT concat_ws(' ', \"partition\", seq, fence) FROM _s3rep_cursor ORDER BY 1";
+    assert_eq!(texts(&place, rows).await, ["0 2 2", "1 1 2"]);
+    let error = apply(&*old, &batch(&table, vec![insert(3, "a", json!({"name": "3"}))])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Fenced, "{error:?}");
+    assert_eq!(texts(&place, "SELECT name FROM t WHERE id = 'a'").await, ["1"]);
+}
+
+async fn trouble_beside_the_rows_parks_no_record(place: Place) {
+    let client = place.client().await;
+    let sink = place.sink(json!({"logTable": "audit"}));
+    let table = table("t", RouteMode::Upsert, json!({"name": "string"}));
+    sync(&*sink, &table).await.unwrap();
+    let one = batch(&table, vec![insert(1, "a", json!({"name": "s3cr3t"}))]);
+    apply(&*sink, &one).await.unwrap();
+    for (sql, scope, context) in [
+        ("ALTER TABLE audit ADD CHECK (record_id = 'a')", Scope::Table, "logTable: audit"),
+        ("DROP TABLE audit; CREATE TABLE audit AS SELECT 1 AS id", Scope::Table, "logTable: audit"),
+        ("ALTER TABLE _s3rep_cursor ADD CHECK (seq <= 1)", Scope::Sink, "table: _s3rep_cursor"),
+        ("ALTER TABLE _s3rep_cursor DROP COLUMN seq", Scope::Sink, "table: _s3rep_cursor"),
+    ] {
+        client.batch_execute(sql).await.unwrap();
+        let logs = if scope == Scope::Table { json!({"logTable": "audit"}) } else { json!({}) };
+        let two = batch(&table, vec![insert(2, "b", json!({"name": "s3cr3t"}))]);
+        let error = apply(&*place.sink(logs), &two).await.unwrap_err();
+        assert_eq!(error.scope(), scope, "{sql}: {error:?}");
+        assert!(error.to_string().contains(context), "{error}");
+        assert!(!format!("{error:?}").contains("s3cr3t"), "{error:?}");
+    }
+    let address = format!("{}?options=-c%20work_mem%3Dnonsense", place.proxied);
+    let error = place.sink(json!({"connectionString": address})).check(&cx()).await.unwrap_err();
+    assert_eq!(error.scope(), Scope::Sink, "{error:?}");
+}
+
+/// A clock that goes on by so many seconds at every look.
+struct Steps(u64, AtomicU64);
+
+impl Steps {
+    fn context(seconds: u64) -> Context {
+        let steps = Arc::new(Self(seconds, AtomicU64::new(0)));
+        Context::new(steps.clone(), steps)
+    }
+}
+
+impl Clock for Steps {
+    fn now(&self) -> Timestamp {
+        Timestamp(0)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(self.1.fetch_add(self.0, Ordering::Relaxed))
+    }
+
+    fn sleep(&self, duration: Duration) -> s3rep_core::BoxFuture<'static, ()> {
+        tokio::time::sleep(duration).boxed()
+    }
+}
+
+impl Random for Steps {
+    fn next_u64(&self) -> u64 {
+        0
+    }
+}
+
+async fn many_guilty_records_are_told_bit_by_bit(place: Place) {
+    let sql = "CREATE TABLE t (id text PRIMARY KEY, big bigint CHECK (big <> 13))";
+    place.client().await.batch_execute(sql).await.unwrap();
+    let sink = place.sink(json!({}));
+    let table = table("t", RouteMode::Upsert, json!({"big": "number"}));
+    let record = |seq: u64| {
+        insert(seq, &format!("k{seq:03}"), json!({"big": if seq.is_multiple_of(10) { 1 } else { 13 }}))
+    };
+    let mut rest = batch(&table, (1..=40).map(record).collect());
+    let cx = Steps::context(1);
+    let mut parts = Vec::new();
+    loop {
+        let rejected = sink.apply(&cx, &rest).await.unwrap().rejected;
+        if rejected.is_empty() {
+            break;
+        }
+        parts.push(rejected.len());
+        rejected.iter().rev().for_each(|rejected| drop(rest.changes.remove(rejected.index)));
+    }
+    assert_eq!(parts.iter().sum::<usize>(), 36, "{parts:?}");
+    assert!(parts.iter().all(|part| *part < 20), "{parts:?}");
+    assert_eq!(texts(&place, "SELECT id FROM t ORDER BY 1").await, ["k010", "k020", "k030", "k040"]);
+}
+
+async fn unique_values_are_handed_on_within_a_batch(place: Place) {
+    let sql = "CREATE TABLE t (id text PRIMARY KEY, place text UNIQUE)";
+    place.client().await.batch_execute(sql).await.unwrap();
+    // Not through the proxy, which would hold back small packets.
+    let sink = place.sink(json!({"connectionString": place.direct}));
+    let table = table("t", RouteMode::Upsert, json!({"place": "string"}));
+    let key = |n: u64| format!("k{n:03}");
+    let cx = Steps::context(0);
+    // As arrays, then by COPY.
+    for (round, count) in [(0, 20), (1, 260)] {
+        let seq = |n: u64| round * 10_000 + n;
+        let all = (1..=count).map(|n| insert(seq(n), &key(n), json!({"place": format!("{round} {n}")})));
+        apply(&*sink, &batch(&table, all.collect())).await.unwrap();
+        let moved = |n: u64, to: String| row(seq(1000 + n), &key(n), Operation::Update, json!({"place": to}));
+        let mut up: Vec<_> = (1..=count).map(|n| moved(n, format!("{round} {}", n + 1))).collect();
+        up.push(insert(seq(2000), "other", json!({"place": format!("{round} 5")})));
+        assert_eq!(deliver_at(&cx, &*sink, batch(&table, up)).await, ["other"]);
+        let down = (1..=count).map(|n| {
+            row(seq(3000 + n), &key(n), Operation::Update, json!({"place": format!("{round} {n}")}))
+        });
+        assert_eq!(deliver_at(&cx, &*sink, batch(&table, down.collect())).await, [""; 0]);
+    }
+    let wrong = "SELECT id FROM t WHERE place <> '1 ' || ltrim(substr(id, 2), '0')";
+    assert_eq!(texts(&place, wrong).await, [""; 0]);
+}
+
+/// However early the search for guilty records ends, a row is written or told.
+async fn a_short_search_loses_no_row(place: Place) {
+    let sink = place.sink(json!({}));
+    for seconds in 0..=6 {
+        let name = format!("t{seconds}");
+        let sql = format!("CREATE TABLE {name} (id text PRIMARY KEY, place text UNIQUE)");
+        place.client().await.batch_execute(&sql).await.unwrap();
+        let table = table(&name, RouteMode::Upsert, json!({"place": "string"}));
+        let change = |n: u64, seq: u64, to: u64| {
+            row(seq, &format!("k{n:02}"), Operation::Update, json!({"place": to.to_string()}))
+        };
+        apply(&*sink, &batch(&table, (1..=20).map(|n| change(n, n, n)).collect())).await.unwrap();
+        // Each second one hands its value to its neighbour.
+        let handed_on = |n: u64| if n % 2 == 1 { n + 1 } else { n + 100 };
+        let changes = (1..=20).map(|n| change(n, 100 + n, handed_on(n))).collect();
+        let mut parked = deliver_at(&Steps::context(seconds), &*sink, batch(&table, changes)).await;
+        parked.sort_unstable();
+        assert!(seconds > 0 || parked.is_empty(), "{parked:?}");
+        let old = format!("SELECT id FROM {name} WHERE place = ltrim(substr(id, 2), '0') ORDER BY 1");
+        assert_eq!(texts(&place, &old).await, parked, "{seconds}");
+    }
+}
+
+/// A server that is slow at changing tables: a large one is written anew.
+async fn a_table_may_take_long_to_change(place: Place) {
+    let sink = place.sink(json!({"statementTimeoutMillis": 200}));
+    let narrow = table("t", RouteMode::Upsert, json!({"name": "string|maxlength:3"}));
+    sync(&*sink, &narrow).await.unwrap();
+    apply(&*sink, &batch(&narrow, vec![insert(1, "a", json!({"name": "n"}))])).await.unwrap();
+    place
+        .client()
+        .await
+        .batch_execute(
+            "CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.5); END'; \
+             CREATE EVENT TRIGGER slow ON ddl_command_start EXECUTE FUNCTION slow()",
+        )
+        .await
+        .unwrap();
+    let wide = table("t", RouteMode::Upsert, json!({"name": "string|maxlength:9"}));
+    assert_eq!(sync(&*sink, &wide).await.unwrap().len(), 1);
+}
+
+async fn a_handshake_that_is_cut_off_is_tried_again(_: Place) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // What the server says after it was asked for TLS: nothing, or no TLS at all.
+    tokio::spawn(async move {
+        for answer in ["", "no handshake"] {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            connection.read_exact(&mut [0; 8]).await.unwrap();
+            connection.write_all(format!("S{answer}").as_bytes()).await.unwrap();
+            let _ = connection.read(&mut [0; 4096]).await;
+        }
+    });
+    let options = json!({"host": "127.0.0.1", "port": port, "user": "me", "ssl": true});
+    let sink = serde_json::from_value::<PostgresConfig>(options).unwrap().build().unwrap();
+    for (kind, is_temporary) in [(ErrorKind::Unavailable, true), (ErrorKind::Unauthenticated, false)] {
+        let error = sink.check(&cx()).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.is_temporary(), error.scope()),
+            (kind, is_temporary, Scope::Sink),
+            "{error:?}"
+        );
+    }
+}
+
+/// What triggers say is never repeated, under whatever code they say it.
+async fn triggers_cannot_tell_values(place: Place) {
+    let sink = place.sink(json!({"schemaSync": {"enabled": false}}));
+    let admin = place.client().await;
+    let table = table("t", RouteMode::Upsert, json!({"name": "string"}));
+    admin.batch_execute("CREATE TABLE t (id text PRIMARY KEY, name text)").await.unwrap();
+    for says in [
+        "RAISE '%', NEW.name",
+        "RAISE '%', NEW.name USING ERRCODE = 'P0002'",
+        "RAISE '%', NEW.name USING ERRCODE = '42501', TABLE = NEW.name",
+        "RAISE '%', NEW.name USING ERRCODE = '57014'",
+        "RAISE '%', NEW.name USING ERRCODE = 'ABCDE'",
+        "ASSERT false, NEW.name",
+        "EXECUTE 'SELECT no_function(' || quote_literal(NEW.name) || '::' || NEW.name || ')'",
+        "EXECUTE 'bad ' || NEW.name",
+    ] {
+        admin
+            .batch_execute(&format!(
+                "CREATE OR REPLACE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {says}; RETURN NEW; END$$; \
+                 DROP TRIGGER IF EXISTS tell ON t; CREATE TRIGGER tell BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION tell()"
+            ))
+            .await
+            .unwrap();
+        let applied = apply(&*sink, &batch(&table, vec![insert(1, "a", json!({"name": "s3cr3t"}))])).await;
+        let error = applied
+            .map(|outcome| outcome.rejected.into_iter().next().unwrap().error)
+            .unwrap_or_else(|error| error);
+        assert!(!format!("{error:?}").contains("s3cr3t"), "{says}: {error:?}");
+        assert!(error.to_string().contains("sqlstate: "), "{error:?}");
+    }
+}
+
+async fn a_change_without_its_record_changes_nothing(place: Place) {
+    let sink = place.sink(json!({}));
+    let table = table("t", RouteMode::Upsert, json!({"name": "string"}));
+    sync(&*sink, &table).await.unwrap();
+    apply(&*sink, &batch(&table, vec![insert(1, "a", json!({"name": "n"}))])).await.unwrap();
+    for (operation, seq) in [(Operation::Update, 2), (Operation::Insert, 3), (Operation::Read, 4)] {
+        let parked = deliver(&*sink, batch(&table, vec![row(seq, "a", operation, Value::Null)])).await;
+        assert_eq!(parked, ["a"], "{operation:?}");
+    }
+    assert_eq!(texts(&place, "SELECT name FROM t").await, ["n"]);
+}
+
+/// A default does not help a column that is written, with null where the record has nothing.
+async fn a_default_excuses_only_what_is_not_written(place: Place) {
+    let sql = "CREATE TABLE t (id text PRIMARY KEY DEFAULT 'x', active boolean NOT NULL DEFAULT true, \
+               made timestamptz NOT NULL DEFAULT now())";
+    place.client().await.batch_execute(sql).await.unwrap();
+    let table = table("t", RouteMode::Upsert, json!({"active": "boolean"}));
+    let one = batch(&table, vec![insert(1, "a", json!({}))]);
+    let plain = json!({"schemaSync": {"enabled": false, "onMismatch": "error"}});
+    let error = apply(&*place.sink(plain), &one).await.unwrap_err();
+    assert_eq!((error.kind(), error.scope()), (ErrorKind::SchemaMismatch, Scope::Table), "{error:?}");
+    assert!(error.to_string().contains("'active' accepts no null"), "{error}");
+    let sink = place.sink(json!({}));
+    let done = sync(&*sink, &table).await.unwrap();
+    assert_eq!(done, ["ALTER TABLE \"t\" ALTER COLUMN \"active\" DROP NOT NULL"]);
+    assert!(apply(&*sink, &one).await.unwrap().rejected.is_empty());
+}
+
 type Case = fn(Place) -> BoxFuture<'static, ()>;
 
 macro_rules! cases {
@@ -405,6 +741,18 @@ fn main() {
         cuts_leave_each_change_once,
         a_late_transaction_is_waited_for,
         wrong_credentials_and_absent_databases_say_so,
+        keys_are_told_apart_exactly,
+        deletes_find_keys_of_every_type,
+        a_late_owner_is_waited_for_and_then_fenced_off,
+        trouble_beside_the_rows_parks_no_record,
+        many_guilty_records_are_told_bit_by_bit,
+        unique_values_are_handed_on_within_a_batch,
+        a_short_search_loses_no_row,
+        a_table_may_take_long_to_change,
+        a_handshake_that_is_cut_off_is_tried_again,
+        triggers_cannot_tell_values,
+        a_change_without_its_record_changes_nothing,
+        a_default_excuses_only_what_is_not_written,
     ];
     let trials = match runtime.block_on(Databases::start()) {
         Err(missing) => vec![missing.trial("postgres")],

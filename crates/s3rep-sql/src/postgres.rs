@@ -70,12 +70,27 @@ fn text(characters: Option<u32>, padded: bool) -> ColumnType {
 }
 
 fn decimal(argument: Option<&str>) -> ColumnType {
-    let mut parts = argument.unwrap_or_default().split(',').map(|part| part.trim().parse::<u16>().ok());
-    match (parts.next().flatten(), parts.next().flatten()) {
-        (None, _) => ColumnType::Decimal { whole: None, scale: None },
-        (Some(precision), scale) => {
-            let scale = scale.unwrap_or(0);
+    let Some(argument) = argument else { return ColumnType::Decimal { whole: None, scale: None } };
+    let (precision, scale) = argument.split_once(',').unwrap_or((argument, "0"));
+    match (precision.trim().parse::<u16>(), scale.trim().parse::<u16>()) {
+        (Ok(precision), Ok(scale)) => {
             ColumnType::Decimal { whole: Some(precision.saturating_sub(scale)), scale: Some(scale) }
         }
+        // A negative scale rounds tens or hundreds away.
+        _ => ColumnType::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_that_round_whole_numbers_are_not_written() {
+        let decimal = |whole, scale| ColumnType::Decimal { whole, scale };
+        assert_eq!(column_type("numeric"), decimal(None, None));
+        assert_eq!(column_type("numeric(5)"), decimal(Some(5), Some(0)));
+        assert_eq!(column_type("numeric(5, 2)"), decimal(Some(3), Some(2)));
+        assert_eq!(column_type("numeric(5,-2)"), ColumnType::Unknown);
     }
 }
