@@ -3,7 +3,7 @@
 use deadpool_postgres::Object;
 use futures::{future::OptionFuture, join};
 use s3rep_core::{CursorMove, Error, Progress, Result, Scope};
-use s3rep_sql::{CURSOR_TABLE, Dialect, StoredCursor, signed};
+use s3rep_sql::{CURSOR_TABLE, Dialect, Move, StoredCursor, signed};
 use tokio_postgres::{
     Row,
     types::{ToSql, Type},
@@ -151,13 +151,6 @@ pub(crate) async fn replace(client: &Object, progress: &Progress) -> Result<()> 
         .await
         .map(drop)
         .map_err(failed)
-}
-
-/// Whether a cursor may move back.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Move {
-    Forward,
-    Anywhere,
 }
 
 /// Stores cursors and fence. Part of the caller's transaction.

@@ -66,7 +66,7 @@ impl PostgresSink {
         let Some(look) = table::look(session.client()?, table).await? else { return Ok(None) };
         let fit = POSTGRES.fit(table, &look.shape, self.options().on_mismatch)?;
         let targets = self.reader().remember(table, &fit);
-        let sql = select(table, &targets)?;
+        let sql = select(table, &targets, look.counter.as_deref())?;
         session
             .client()?
             .execute(&format!("DECLARE s3rep_scan NO SCROLL CURSOR FOR {sql}"), &[])
@@ -104,10 +104,11 @@ impl Scan {
     }
 }
 
-/// Keys in the order of their bytes, then every attribute. An append table is folded: changes of one record came
-/// in the order of their transactions, and within one in that of their places. Their times say less: a pass over the
-/// source sees a delete later than it was made.
-fn select(table: &Table, targets: &[Target]) -> Result<String> {
+/// Keys in the order of their bytes, then every attribute. An append table is folded in the order of the column that
+/// counts its rows. One that has none gives what is known: changes of one record came in the order of their
+/// transactions, and within one mostly in that of their places. Their times say less: a pass over the source sees a
+/// delete later than it was made.
+fn select(table: &Table, targets: &[Target], counter: Option<&str>) -> Result<String> {
     let key = targets.iter().find(|target| target.role == Role::Key).map_or(KEY, |target| &target.name);
     let key = POSTGRES.quote(key)?;
     let mut columns = vec![format!("{key}::text AS key")];
@@ -120,9 +121,13 @@ fn select(table: &Table, targets: &[Target]) -> Result<String> {
         RouteMode::Append => {
             let operation = targets.iter().find(|target| target.role == Role::Operation);
             let operation = POSTGRES.quote(&operation.ok_or_else(|| missing(table))?.name)?;
+            let newest = match counter {
+                Some(counter) => format!("{} DESC", POSTGRES.quote(counter)?),
+                None => "age(xmin), ctid DESC".to_owned(),
+            };
             format!(
                 "SELECT {columns} FROM (SELECT DISTINCT ON ({key}::text COLLATE \"C\") * FROM {name} \
-                 ORDER BY {key}::text COLLATE \"C\", age(xmin), ctid DESC) AS last \
+                 ORDER BY {key}::text COLLATE \"C\", {newest}) AS last \
                  WHERE {operation} <> 'delete' ORDER BY {key}::text COLLATE \"C\""
             )
         }

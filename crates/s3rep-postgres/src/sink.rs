@@ -11,13 +11,13 @@ use s3rep_core::{
     Batch, Capability, Context, DriverConfig, Error, ErrorKind, Outcome, Partition, Progress, Readback,
     Result, SchemaSync, SchemaSyncOptions, Scope, Sink, StoredCursors,
 };
-use s3rep_sql::stored_cursors;
+use s3rep_sql::{Floors, Move, stored_cursors};
 use tokio::sync::OnceCell;
 
 use crate::{
     PostgresConfig,
     audit::Audit,
-    cursor::{self, Move},
+    cursor,
     error::{from_postgres, is_about_shape},
     pool::{Pool, Session},
     readback::Reader,
@@ -32,6 +32,7 @@ pub(crate) struct PostgresSink {
     audit: Option<Audit>,
     tables: Tables,
     known: Mutex<Option<Known>>,
+    floors: Floors,
     has_cursors: Mutex<Arc<OnceCell<()>>>,
     reader: Reader,
 }
@@ -54,6 +55,7 @@ impl PostgresSink {
             audit: log_table.map(Audit::new),
             tables: Tables::default(),
             known: Mutex::default(),
+            floors: Floors::default(),
             has_cursors: Mutex::default(),
             reader: Reader::default(),
         }
@@ -73,6 +75,10 @@ impl PostgresSink {
 
     pub(crate) fn audit(&self) -> Option<&Audit> {
         self.audit.as_ref()
+    }
+
+    pub(crate) fn floors(&self) -> &Floors {
+        &self.floors
     }
 
     pub(crate) fn reader(&self) -> &Reader {
@@ -118,6 +124,7 @@ impl PostgresSink {
 
     /// These cursors were stored.
     pub(crate) fn remember(&self, progress: &Progress, how: Move) {
+        self.floors.raise(progress, how);
         let mut known = self.known();
         if known.as_ref().is_none_or(|known| !known.is_of(progress)) {
             *known = Some(Known {
@@ -176,6 +183,7 @@ impl Sink for PostgresSink {
     async fn cursors(&self, _: &Context, replicator: &str) -> Result<Option<StoredCursors>> {
         // Whoever asks for the cursors begins with what is there now.
         self.forget();
+        self.floors.forget(replicator);
         let mut session = self.pool.session().await?;
         let client = session.unsettled()?;
         let rows =

@@ -29,6 +29,8 @@ pub(crate) struct Look {
     pub(crate) shape: TableShape,
     /// Columns of types that text has to be cast to.
     casts: HashMap<String, String>,
+    /// A column that counts the rows as they come.
+    pub(crate) counter: Option<String>,
     /// Columns with a unique index of their own.
     unique: Vec<String>,
     /// Columns to which different texts are the same.
@@ -58,7 +60,7 @@ pub(crate) async fn look(client: &Object, table: &Table) -> Result<Option<Look>>
         'citext' IN (t.typname, (SELECT b.typname FROM pg_type b WHERE b.oid = t.typbasetype)) IS TRUE \
           OR EXISTS (SELECT 1 FROM pg_collation c WHERE NOT c.collisdeterministic AND (c.oid = a.attcollation OR c.oid IN \
           (SELECT i.indcollation[0] FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indkey[0] = a.attnum))), \
-        a.atthasdef OR a.attidentity <> '' \
+        a.atthasdef OR a.attidentity <> '', pg_get_serial_sequence($1, a.attname) IS NOT NULL \
         FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
         WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum";
     let name = POSTGRES.quote_table(&table.name)?;
@@ -71,6 +73,7 @@ pub(crate) async fn look(client: &Object, table: &Table) -> Result<Option<Look>>
     let mut look = Look {
         shape: TableShape::default(),
         casts: HashMap::new(),
+        counter: None,
         unique: Vec::new(),
         folding: Vec::new(),
         fingerprint: fingerprint.try_get::<_, Option<String>>(0).map_err(from_postgres)?.unwrap_or_default(),
@@ -87,15 +90,19 @@ pub(crate) async fn look(client: &Object, table: &Table) -> Result<Option<Look>>
                 row.try_get::<_, bool>(5)?,
                 row.try_get::<_, bool>(6)?,
                 row.try_get::<_, bool>(7)?,
+                row.try_get::<_, bool>(8)?,
             ))
         };
-        let (name, type_name, accepts_null, primary_key, is_enum, is_unique, folds, has_default) =
+        let (name, type_name, accepts_null, primary_key, is_enum, is_unique, folds, has_default, counts) =
             column().map_err(from_postgres)?;
         if is_enum {
             look.casts.insert(name.clone(), type_name.clone());
         }
         if is_unique {
             look.unique.push(name.clone());
+        }
+        if counts {
+            look.counter = Some(name.clone());
         }
         if folds {
             look.folding.push(name.clone());

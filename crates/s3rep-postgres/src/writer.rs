@@ -9,11 +9,11 @@ use s3rep_core::{
     Batch, Context, Error, ErrorKind, Operation, Outcome, Progress, Rejected, Result, RouteMode, RowChange,
     Scope, Table,
 };
-use s3rep_sql::{Admission, signed};
+use s3rep_sql::{Admission, Floors, Move, signed};
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::{
-    cursor::{self, Move, Moves},
+    cursor::{self, Moves},
     encode::{Array, COPY_END, COPY_HEADER, Rows},
     error::from_postgres,
     pool::Session,
@@ -50,11 +50,7 @@ pub(crate) async fn apply(sink: &PostgresSink, cx: &Context, batch: &Batch) -> R
     }
     let moves = Moves::of(&batch.progress)?;
     let mut session = sink.writing().await?;
-    let rows = cursor::begin(&mut session, &batch.progress, &moves, sink.takes_over(&batch.progress)).await?;
-    let admission = Admission::of(&rows, &batch.progress, &batch.table.name)?;
-    if admission.replaces_log {
-        cursor::replace(session.client()?, &batch.progress).await?;
-    }
+    let admission = begin(sink, &mut session, &batch.progress, &moves, Some(&batch.table.name)).await?;
     let prepared = current(sink, session.client()?, &batch.table).await?;
     let due = batch.changes.iter().enumerate().filter(|(_, change)| !admission.covers(change));
     let work = Work::of(&batch.table, prepared, due);
@@ -79,15 +75,31 @@ pub(crate) async fn apply(sink: &PostgresSink, cx: &Context, batch: &Batch) -> R
 pub(crate) async fn advance(sink: &PostgresSink, cx: &Context, progress: &Progress) -> Result<()> {
     let moves = Moves::of(progress)?;
     let mut session = sink.writing().await?;
-    let rows = cursor::begin(&mut session, progress, &moves, sink.takes_over(progress)).await?;
-    if Admission::of(&rows, progress, "")?.replaces_log {
-        cursor::replace(session.client()?, progress).await?;
-    }
+    begin(sink, &mut session, progress, &moves, None).await?;
     cursor::store(session.client()?, progress, &moves, Move::Anywhere).await?;
     cx.failpoint("postgres.commit")?;
     session.commit().await?;
     sink.remember(progress, Move::Anywhere);
     Ok(())
+}
+
+/// Begins a transaction that holds the cursors which move, and asks what they say.
+async fn begin(
+    sink: &PostgresSink,
+    session: &mut Session,
+    progress: &Progress,
+    moves: &Moves,
+    table: Option<&str>,
+) -> Result<Admission> {
+    let floors = sink.floors().below(progress, table);
+    let stored = cursor::begin(session, progress, moves, sink.takes_over(progress)).await?;
+    let admission = Admission::of(&stored, progress, table.unwrap_or_default())?;
+    if admission.replaces_log {
+        cursor::replace(session.client()?, progress).await?;
+    } else {
+        Floors::check(&floors, &stored, &progress.replicator)?;
+    }
+    Ok(admission)
 }
 
 /// The statements for a table as it is inside this transaction.
@@ -208,6 +220,13 @@ impl<'a> Work<'a> {
             }
         }
         let staged = async {
+            if self.table.mode == RouteMode::Append {
+                // A stage does not keep the order of its rows.
+                for piece in self.writes.chunks(ARRAYS) {
+                    self.execute_arrays(client, &self.arrays_of(piece)?).await?;
+                }
+                return Ok(());
+            }
             client.batch_execute(&self.prepared.create_stage).await.map_err(from_postgres)?;
             copy(client, &self.prepared.copy_to_stage, tuples).await?;
             let merge = client.prepare_cached(&self.prepared.merge).await.map_err(from_postgres)?;
@@ -271,6 +290,10 @@ impl<'a> Work<'a> {
         guilty: &mut Vec<(Indexed<'a>, Error)>,
         is_over: impl Fn() -> bool,
     ) -> Result<()> {
+        if self.table.mode == RouteMode::Append {
+            // Each change stays in its place.
+            return Ok(());
+        }
         let mut before = usize::MAX;
         while !guilty.is_empty() && guilty.len() < before && !is_over() {
             before = guilty.len();

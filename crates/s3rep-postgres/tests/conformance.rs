@@ -46,10 +46,7 @@ impl SinkFactory for Postgres {
     }
 
     async fn changes(&self, place: &Place, table: &Table) -> Vec<StoredChange> {
-        let sql = format!(
-            "SELECT id, _operation, _change_id FROM {} ORDER BY age(xmin) DESC, ctid",
-            quoted(&table.name)
-        );
+        let sql = format!("SELECT id, _operation, _change_id FROM {} ORDER BY _row", quoted(&table.name));
         let rows = place.client().await.query(&sql, &[]).await.unwrap();
         let stored = |row: &tokio_postgres::Row| StoredChange {
             key: row.get(0),

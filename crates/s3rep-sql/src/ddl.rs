@@ -205,6 +205,7 @@ impl Dialect {
         let Column { name, role, type_name, nullable, .. } = column;
         let constraint = match (role, mode) {
             (Role::CreatedAt | Role::UpdatedAt, _) => self.automatic(*role),
+            (Role::Row, _) if self == Self::Postgres => " GENERATED ALWAYS AS IDENTITY",
             // Rows lie in its order: new ones are added at the end.
             (Role::Row, _) => " NOT NULL AUTO_INCREMENT PRIMARY KEY",
             // SQLite accepts null in primary keys that do not say otherwise.

@@ -21,8 +21,8 @@ pub const CREATED_AT: &str = "created_at";
 /// The column of upsert tables with the time at which the database last saw the row written.
 pub const UPDATED_AT: &str = "updated_at";
 
-/// The column of append tables in MySQL and MariaDB that counts the rows as they come: the order of a record's
-/// changes, which times do not tell. The database fills it. Elsewhere a row has such a place without a column.
+/// The column of append tables that counts the rows as they come: the order of a record's changes, which times do
+/// not tell. The database fills it. In SQLite every row has such a number without a column.
 pub const ROW: &str = "_row";
 
 /// The columns that a table should have, in order.
@@ -117,7 +117,7 @@ impl Layout {
                 columns.push(service(CHANGE_ID, Role::ChangeId));
                 columns.push(service(CHANGED_AT, Role::ChangedAt));
                 let is_taken = columns.iter().any(|column| dialect.same_column(&column.name, ROW));
-                if matches!(dialect, Dialect::Mysql | Dialect::Mariadb) && !is_taken {
+                if dialect != Dialect::Sqlite && !is_taken {
                     columns.push(service(ROW, Role::Row));
                 }
             }
@@ -166,6 +166,7 @@ impl Dialect {
             (Self::Postgres, Role::ChangedAt | Role::CreatedAt | Role::UpdatedAt) => {
                 "TIMESTAMP WITH TIME ZONE".into()
             }
+            (Self::Postgres, Role::Row) => "BIGINT".into(),
             (Self::Sqlite | Self::Postgres, _) => "TEXT".into(),
             (Self::Mysql | Self::Mariadb, Role::Key) => mysql::key_type(self).into(),
             (Self::Mysql | Self::Mariadb, Role::ChangeId) => {

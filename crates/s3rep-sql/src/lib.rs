@@ -10,7 +10,7 @@
 //! | mode | columns |
 //! |---|---|
 //! | upsert | `id` (primary key), the attributes in order, `NOT NULL` where the definition says `required`, then `created_at` and `updated_at`, which the database fills, unless attributes have these names |
-//! | append | `id`, the attributes in order (nullable: a delete may have none), `_operation`, `_change_id` (unique), `_changed_at`; in MySQL and MariaDB `_row`, which counts |
+//! | append | `id`, the attributes in order (nullable: a delete may have none), `_operation`, `_change_id` (unique), `_changed_at`, and but for SQLite `_row`, which counts |
 //!
 //! A declared attribute `id` is the key and not repeated. SQLite's tables have no `created_at` and `updated_at`: it
 //! cannot keep the second by itself.

@@ -314,7 +314,8 @@ fn a_table_of_postgres() {
       "name" TEXT NULL,
       "_operation" TEXT NOT NULL,
       "_change_id" TEXT NOT NULL UNIQUE,
-      "_changed_at" TIMESTAMP WITH TIME ZONE NOT NULL
+      "_changed_at" TIMESTAMP WITH TIME ZONE NOT NULL,
+      "_row" BIGINT GENERATED ALWAYS AS IDENTITY
     )
     "#);
 }
