@@ -71,7 +71,8 @@ impl JsFunction {
             let result = realm.call(cx, args)?;
             let what = match result.type_of() {
                 Type::Null | Type::Undefined => return Ok(None),
-                Type::Object | Type::Exception | Type::Proxy => return stringified(cx, result),
+                Type::Object | Type::Exception | Type::Proxy => return json::from_js(cx, result),
+                Type::Promise => "promise",
                 other => other.as_str(),
             };
             Err(JsError::invalid_return(&article(what)))
@@ -107,7 +108,7 @@ impl JsFunction {
     pub fn call(&mut self, args: &[&Value]) -> Result<Value, JsError> {
         let result = self.with(|realm, cx| {
             let result = realm.call(cx, args)?;
-            stringified(cx, result)
+            json::from_js(cx, result)
         })?;
         Ok(result.unwrap_or(Value::Null))
     }
@@ -137,16 +138,6 @@ impl std::fmt::Debug for JsFunction {
 
 fn article(type_name: &str) -> String {
     format!("{} {type_name}", if type_name.starts_with(['a', 'o', 'i', 'u']) { "an" } else { "a" })
-}
-
-fn stringified<'js>(cx: &Ctx<'js>, value: Js<'js>) -> Result<Option<Value>, JsError> {
-    if value.is_promise() {
-        return Err(JsError::invalid_return("a promise"));
-    }
-    let text = cx.json_stringify(value).map_err(|error| JsError::thrown(cx, &error))?;
-    let Some(text) = text else { return Ok(None) };
-    let text = text.to_string().map_err(|error| JsError::thrown(cx, &error))?;
-    json::read(&text).map(Some)
 }
 
 /// A runtime with one realm and one function in it.
@@ -190,7 +181,7 @@ impl Realm {
         let function = self.function.clone().restore(cx).map_err(failed)?;
         let mut given = Args::new(cx.clone(), args.len());
         for arg in args {
-            given.push_arg(cx.json_parse(json::written(arg)?).map_err(failed)?).map_err(failed)?;
+            given.push_arg(json::into_js(cx, arg)?).map_err(failed)?;
         }
         function.call_arg(given).map_err(failed)
     }

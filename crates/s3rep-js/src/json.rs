@@ -2,14 +2,124 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use rquickjs::{Array, Ctx, Object, Value as Js, object::Property};
+use serde_json::{Map, Value};
 
 use crate::JsError;
 
-/// The value as JSON text.
-pub(crate) fn written(value: &Value) -> Result<Vec<u8>, JsError> {
+/// The value in a realm. It shares nothing with the one that is given.
+pub(crate) fn into_js<'js>(cx: &Ctx<'js>, value: &Value) -> Result<Js<'js>, JsError> {
     check(value, "")?;
-    serde_json::to_vec(value).map_err(|error| JsError::new("Error", error.to_string()))
+    made(cx, value).map_err(|error| JsError::thrown(cx, &error))
+}
+
+fn made<'js>(cx: &Ctx<'js>, value: &Value) -> rquickjs::Result<Js<'js>> {
+    Ok(match value {
+        Value::Null => Js::new_null(cx.clone()),
+        Value::Bool(truth) => Js::new_bool(cx.clone(), *truth),
+        Value::Number(number) => match number.as_i64().and_then(|integer| i32::try_from(integer).ok()) {
+            Some(integer) => Js::new_int(cx.clone(), integer),
+            None => Js::new_float(cx.clone(), number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => rquickjs::String::from_str(cx.clone(), text)?.into_value(),
+        Value::Array(items) => {
+            let array = Array::new(cx.clone())?;
+            for (i, item) in items.iter().enumerate() {
+                array.set(i, made(cx, item)?)?;
+            }
+            array.into_value()
+        }
+        Value::Object(members) => {
+            let object = Object::new(cx.clone())?;
+            for (name, member) in members {
+                let member = made(cx, member)?;
+                // Set, it would be another object's prototype.
+                if name == "__proto__" {
+                    object.prop(&**name, Property::from(member).writable().enumerable().configurable())?;
+                } else {
+                    object.set(&**name, member)?;
+                }
+            }
+            object.into_value()
+        }
+    })
+}
+
+/// As deep as JSON text may be that others read.
+const DEPTH: usize = 128;
+
+/// What `JSON.stringify` makes of the value, `None` for undefined.
+pub(crate) fn from_js<'js>(cx: &Ctx<'js>, value: Js<'js>) -> Result<Option<Value>, JsError> {
+    if let Ok(plain) = plain(&value, DEPTH) {
+        return Ok(plain);
+    }
+    // Dates, boxed values, what has a toJSON of its own, what cannot be printed: the engine knows best.
+    let failed = |error| JsError::thrown(cx, &error);
+    let text = cx.json_stringify(value).map_err(failed)?;
+    let Some(text) = text else { return Ok(None) };
+    read(&text.to_string().map_err(failed)?).map(Some)
+}
+
+/// The value is not plain data, or cannot be read.
+struct Special;
+
+impl From<rquickjs::Error> for Special {
+    fn from(_: rquickjs::Error) -> Self {
+        Self
+    }
+}
+
+/// Values that are plain data, which most are.
+fn plain(value: &Js<'_>, depth: usize) -> Result<Option<Value>, Special> {
+    use rquickjs::Type;
+    let left = depth.checked_sub(1).ok_or(Special)?;
+    Ok(Some(match value.type_of() {
+        Type::Undefined | Type::Symbol | Type::Function | Type::Constructor => return Ok(None),
+        Type::Null => Value::Null,
+        Type::Bool => Value::Bool(value.as_bool().ok_or(Special)?),
+        Type::Int => value.as_int().ok_or(Special)?.into(),
+        Type::Float => number(value.as_float().ok_or(Special)?),
+        Type::String => Value::String(value.as_string().ok_or(Special)?.to_string()?),
+        Type::Array => {
+            let array = value.as_array().ok_or(Special)?;
+            is_plain(array.as_object())?;
+            let mut items = Vec::with_capacity(array.len());
+            for item in array.iter::<Js<'_>>() {
+                items.push(plain(&item?, left)?.unwrap_or(Value::Null));
+            }
+            Value::Array(items)
+        }
+        Type::Object => {
+            let object = value.as_object().ok_or(Special)?;
+            is_plain(object)?;
+            let mut members = Map::new();
+            for member in object.props::<String, Js<'_>>() {
+                let (name, member) = member?;
+                if let Some(member) = plain(&member, left)? {
+                    members.insert(name, member);
+                }
+            }
+            Value::Object(members)
+        }
+        _ => return Err(Special),
+    }))
+}
+
+/// Nothing but its members says what it is in JSON.
+fn is_plain(object: &Object<'_>) -> Result<(), Special> {
+    let has_own_idea = object.contains_key("toJSON")?;
+    let prototype = object.get_prototype();
+    let is_usual = prototype.is_none_or(|prototype| prototype.get_prototype().is_none()) || object.is_array();
+    if has_own_idea || !is_usual { Err(Special) } else { Ok(()) }
+}
+
+/// As JSON has them: whole ones without a fraction.
+fn number(number: f64) -> Value {
+    const WHOLE: f64 = 9_007_199_254_740_992.0;
+    if number.fract() == 0.0 && number.abs() <= WHOLE {
+        return (number as i64).into();
+    }
+    serde_json::Number::from_f64(number).map_or(Value::Null, Value::Number)
 }
 
 /// Refuses integers that would be others on the way.
@@ -100,9 +210,9 @@ mod tests {
     #[test]
     fn integers_that_are_no_doubles_are_refused_by_their_place() {
         for value in [json!(1_u64 << 53), json!(u64::MAX - 2047), json!(-5), json!(1e300), json!([1.5])] {
-            assert!(written(&value).is_ok(), "{value}");
+            assert!(check(&value, "").is_ok(), "{value}");
         }
-        let error = written(&json!({"a": [{"b": 9_007_199_254_740_993_i64}]})).unwrap_err();
+        let error = check(&json!({"a": [{"b": 9_007_199_254_740_993_i64}]}), "").unwrap_err();
         assert!(error.message.contains("'a[0].b'") && !error.message.contains("993"), "{error}");
     }
 }
