@@ -10,6 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("s3rep-core", &[]),
     ("s3rep-engine", &["s3rep-core"]),
     ("s3rep-log", &["s3rep-core"]),
+    ("s3rep-js", &["s3rep-core"]),
     ("s3rep-s3db", &["s3rep-core"]),
     ("s3rep-sql", &["s3rep-core"]),
     ("s3rep-libsql", &["s3rep-core", "s3rep-sql"]),
@@ -22,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "s3rep-core",
             "s3rep-engine",
+            "s3rep-js",
             "s3rep-log",
             "s3rep-s3db",
             "s3rep-sql",

@@ -10,6 +10,7 @@ mod run;
 mod schema;
 mod status;
 mod sync;
+mod transform;
 mod verify;
 
 use std::{env, path::PathBuf, process::ExitCode, sync::Arc};
@@ -56,6 +57,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Show how far each destination is
     Status(status::StatusArgs),
+    /// Try a JavaScript function on records from standard input
+    Transform(transform::TransformArgs),
     /// Look into a database and change it
     Db(db::DbArgs),
 }
@@ -178,6 +181,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Sync(args) => sync::sync(&args, &cx).await,
         Command::Verify(args) => verify::verify(&args, &cx).await,
         Command::Status(args) => status::status(&args, &cx).await,
+        Command::Transform(args) => transform::transform(&args),
         Command::Db(args) => Ok(db::run(args, &cx).await?),
     }
 }

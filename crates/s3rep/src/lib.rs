@@ -29,6 +29,8 @@ pub use s3rep_core as core;
 pub use s3rep_engine as engine;
 #[cfg(feature = "files")]
 pub use s3rep_files as files;
+#[cfg(feature = "js")]
+pub use s3rep_js as js;
 #[cfg(feature = "libsql")]
 pub use s3rep_libsql as libsql;
 pub use s3rep_log as log;
