@@ -456,6 +456,41 @@ async fn deletes_find_keys_of_every_type(place: Place) {
 }
 
 /// The next owner moves other cursors than the attempt of the one before it, which the server still carries out.
+/// A server that took over and never heard of the last commits, or a backup that was restored: later changes would
+/// hide that the ones before are gone.
+async fn a_database_that_forgot_is_not_written_on(place: Place) {
+    let sink = place.sink(json!({"schemaSync": {"enabled": true}}));
+    let table = table("cars", RouteMode::Append, json!({"name": "string"}));
+    sync(&*sink, &table).await.unwrap();
+    let of = |seq: u64| batch(&table, vec![insert(seq, &format!("k{seq}"), json!({"name": "x"}))]);
+    for seq in 1..=2 {
+        apply(&*sink, &of(seq)).await.unwrap();
+    }
+    for loss in [
+        "DELETE FROM cars WHERE id = 'k2'; UPDATE _s3rep_cursor SET seq = 1",
+        "DELETE FROM cars; DELETE FROM _s3rep_cursor",
+        "DELETE FROM cars; DROP TABLE _s3rep_cursor",
+    ] {
+        place.client().await.batch_execute(loss).await.unwrap();
+        for _ in 0..2 {
+            let error = apply(&*sink, &of(3)).await.unwrap_err();
+            assert_eq!(error.scope(), Scope::Sink, "{loss}: {error:?}");
+        }
+        assert_eq!(
+            texts(&place, "SELECT id FROM cars WHERE id = 'k3'").await,
+            Vec::<String>::new(),
+            "{loss}"
+        );
+        // Whoever asks where it stands goes on from there.
+        sink.cursors(&cx(), "test").await.unwrap();
+        for seq in 1..=2 {
+            apply(&*sink, &of(seq)).await.unwrap();
+        }
+    }
+    apply(&*sink, &of(3)).await.unwrap();
+    assert_eq!(texts(&place, "SELECT id FROM cars ORDER BY id").await, ["k1", "k2", "k3"]);
+}
+
 async fn a_late_owner_is_waited_for_and_then_fenced_off(place: Place) {
     let old = place.sink(json!({}));
     let table = table("t", RouteMode::Upsert, json!({"name": "string"}));
@@ -744,6 +779,7 @@ fn main() {
         keys_are_told_apart_exactly,
         deletes_find_keys_of_every_type,
         a_late_owner_is_waited_for_and_then_fenced_off,
+        a_database_that_forgot_is_not_written_on,
         trouble_beside_the_rows_parks_no_record,
         many_guilty_records_are_told_bit_by_bit,
         unique_values_are_handed_on_within_a_batch,
