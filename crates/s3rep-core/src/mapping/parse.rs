@@ -20,7 +20,7 @@ pub struct MappingProblem {
 }
 
 /// The members of a destination.
-const MEMBERS: &[&str] = &["resource", "table", "mode", "actions"];
+const MEMBERS: &[&str] = &["resource", "table", "mode", "upsertMode", "actions"];
 
 type Path<'a> = &'a [&'a str];
 
@@ -33,7 +33,7 @@ struct Parser {
 impl Mapping {
     /// Reads the `resources` member of a replicator: an array of names, or an object from names to
     /// destinations. A destination is a table name, `true` (the resource's own name), an object with
-    /// `resource` or `table`, `mode` and `actions`, or an array of those.
+    /// `resource` or `table`, `mode` (`upsertMode: true` means `mode: upsert`) and `actions`, or an array of those.
     ///
     /// # Errors
     /// Every problem at once.
@@ -110,6 +110,16 @@ impl Parser {
                 ("mode", Value::String(text)) if text == "upsert" => mode = Some(RouteMode::Upsert),
                 ("mode", Value::String(text)) if text == "append" => mode = Some(RouteMode::Append),
                 ("mode", _) => self.problem(&path, "expected 'upsert' or 'append'"),
+                ("upsertMode", Value::Bool(true)) if !members.contains_key("mode") => {
+                    mode = Some(RouteMode::Upsert);
+                }
+                ("upsertMode", Value::Bool(true)) => {
+                    self.problem(&path, "the mode is said twice; keep one of 'mode' and 'upsertMode'");
+                }
+                // Inserts that fail where a row is there, as the original does them, lose changes.
+                ("upsertMode", _) => {
+                    self.problem(&path, "expected true; write mode: append for a row for each change");
+                }
                 ("actions", value) => actions = self.actions(&path, value),
                 _ => self.unknown_member(&path),
             }
@@ -198,6 +208,18 @@ mod tests {
         assert_eq!(accepted, [true, false, true, true]);
         let never = Mapping::parse(&json!({"a": {"actions": []}})).unwrap();
         assert!(!never.all_routes()[0].accepts(Operation::Insert));
+    }
+
+    #[test]
+    fn the_mode_has_two_spellings() {
+        let mode = |destination: serde_json::Value| {
+            Mapping::parse(&json!({ "a": destination })).map(|mapping| mapping.all_routes()[0].mode)
+        };
+        assert_eq!(mode(json!({"upsertMode": true})), Ok(Some(RouteMode::Upsert)));
+        assert_eq!(mode(json!({"mode": "append"})), Ok(Some(RouteMode::Append)));
+        for refused in [json!({"upsertMode": false}), json!({"mode": "append", "upsertMode": true})] {
+            assert!(mode(refused).is_err());
+        }
     }
 
     #[test]
