@@ -9,6 +9,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use s3rep::{
     Error, ErrorKind,
+    config::LogLevel,
     js::{Host, JsError, JsFunction, Options, Script},
 };
 use serde_json::{Value, json};
@@ -60,6 +61,8 @@ fn variable(text: &str) -> Result<(String, String), String> {
 
 /// Each line of standard input through the function; a line for each on standard output.
 pub(crate) fn transform(args: &TransformArgs) -> Result<(), Failure> {
+    // What the function prints is what it is tried for.
+    crate::start_logging(Some(LogLevel::Info));
     let mut function = compile(args)?;
     for (i, line) in io::stdin().lock().lines().enumerate() {
         let line = line.map_err(|error| {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use rquickjs::{Ctx, Object, Value};
 
+use crate::host::HOST_FILE;
+
 /// An error that a function threw, or that ended it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsError {
@@ -39,6 +41,8 @@ impl JsError {
         let thrown = cx.catch();
         match thrown.as_object() {
             Some(object) => Self::of(object),
+            // What the engine throws when there is no room for an error.
+            None if thrown.is_null() => Self::new(Self::MEMORY, "out of memory"),
             None => Self::new("Error", shown(thrown)),
         }
     }
@@ -46,20 +50,22 @@ impl JsError {
     fn of(object: &Object<'_>) -> Self {
         let text = |member: &str| object.get::<_, Option<String>>(member).ok().flatten();
         let (name, message) = (text("name"), text("message").unwrap_or_default());
-        let name = match (name.as_deref(), &*message) {
-            (_, "out of memory" | "string too long") => Self::MEMORY.to_owned(),
-            (_, "Maximum call stack size exceeded" | "stack overflow") => Self::STACK_OVERFLOW.to_owned(),
-            (Some(name), _) => name.to_owned(),
-            (None, _) => "Error".to_owned(),
+        let is_about_memory = message.starts_with("out of memory") || message == "string too long";
+        let name = match name.as_deref() {
+            Some("InternalError") if is_about_memory => Self::MEMORY,
+            Some("InternalError") if message == "stack overflow" => Self::STACK_OVERFLOW,
+            Some("RangeError") if message == "Maximum call stack size exceeded" => Self::STACK_OVERFLOW,
+            Some(name) => name,
+            None => "Error",
         };
-        let stack = text("stack").unwrap_or_default();
-        Self { name, message, place: place(&stack) }
+        Self { name: name.to_owned(), place: place(&text("stack").unwrap_or_default()), message }
     }
 }
 
-/// Of a stack such as `    at f (users.js:3:9)`, the place.
+/// Of a stack such as `    at f (users.js:3:9)`, the first place that is not the host's.
 fn place(stack: &str) -> Option<String> {
-    let line = stack.lines().next()?.trim();
+    let is_own = |line: &&str| !["(native)", HOST_FILE, "<input>"].iter().any(|other| line.contains(other));
+    let line = stack.lines().find(is_own)?.trim();
     let place = line.rsplit_once('(').map_or(line, |(_, place)| place.trim_end_matches(')'));
     let place = place.strip_prefix("at ").unwrap_or(place);
     place.contains(':').then(|| place.to_owned())

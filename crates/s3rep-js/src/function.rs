@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -67,11 +67,12 @@ impl JsFunction {
     /// # Errors
     /// What the function threw, which limit ended it, or `InvalidReturn` for a result that is no record.
     pub fn transform(&mut self, args: &[&Value]) -> Result<Option<Record>, JsError> {
+        let room = self.options.limits.memory;
         let result = self.with(|realm, cx| {
             let result = realm.call(cx, args)?;
             let what = match result.type_of() {
                 Type::Null | Type::Undefined => return Ok(None),
-                Type::Object | Type::Exception | Type::Proxy => return json::from_js(cx, result),
+                Type::Object | Type::Exception | Type::Proxy => return json::from_js(cx, result, room),
                 Type::Promise => "promise",
                 other => other.as_str(),
             };
@@ -106,9 +107,10 @@ impl JsFunction {
     /// # Errors
     /// What the function threw, or which limit ended it.
     pub fn call(&mut self, args: &[&Value]) -> Result<Value, JsError> {
+        let room = self.options.limits.memory;
         let result = self.with(|realm, cx| {
             let result = realm.call(cx, args)?;
-            json::from_js(cx, result)
+            json::from_js(cx, result, room)
         })?;
         Ok(result.unwrap_or(Value::Null))
     }
@@ -119,9 +121,16 @@ impl JsFunction {
             self.realm = Some(Realm::new(&self.script, &self.options)?);
         }
         let Some(realm) = &self.realm else { return Err(JsError::new("Error", "there is no realm")) };
-        let result = realm.limited(self.options.limits.time, || realm.context.with(|cx| run(realm, &cx)));
+        let result = realm.limited(self.options.limits.time, || {
+            realm.context.with(|cx| {
+                let result = run(realm, &cx);
+                // What it left to be done later is done now, in its own time.
+                while !realm.deadline.is_over() && cx.execute_pending_job() {}
+                result
+            })
+        });
         if let Err(error) = &result
-            && [JsError::TIMEOUT, JsError::MEMORY].contains(&&*error.name)
+            && [JsError::TIMEOUT, JsError::MEMORY, "InternalError"].contains(&&*error.name)
         {
             // Its own state may be half changed, and memory is not given back for sure.
             self.realm = None;
@@ -167,13 +176,18 @@ impl Realm {
             let function = script.evaluate(&cx)?;
             Ok((Persistent::save(&cx, function), Persistent::save(&cx, truth)))
         });
-        let (function, truth) = made.map_err(|error| deadline.explain(error))?;
+        if deadline.is_over() {
+            return Err(JsError::new(JsError::TIMEOUT, "what stands outside of the function took too long"));
+        }
+        let (function, truth) = made?;
         Ok(Self { function, truth, context, deadline, _runtime: runtime })
     }
 
     fn limited<T>(&self, time: Duration, run: impl FnOnce() -> Result<T, JsError>) -> Result<T, JsError> {
         self.deadline.set(time);
-        run().map_err(|error| self.deadline.explain(error))
+        let result = run();
+        // Also when its own code caught what ended it.
+        if self.deadline.is_over() { Err(JsError::new(JsError::TIMEOUT, "it took too long")) } else { result }
     }
 
     fn call<'js>(&self, cx: &Ctx<'js>, args: &[&Value]) -> Result<Js<'js>, JsError> {
@@ -198,11 +212,13 @@ struct Deadline {
     start: Instant,
     /// Nanoseconds after `start`.
     end: AtomicU64,
+    /// The call was told to end.
+    is_over: AtomicBool,
 }
 
 impl Default for Deadline {
     fn default() -> Self {
-        Self { start: Instant::now(), end: AtomicU64::new(u64::MAX) }
+        Self { start: Instant::now(), end: AtomicU64::new(u64::MAX), is_over: AtomicBool::new(false) }
     }
 }
 
@@ -210,21 +226,18 @@ impl Deadline {
     fn set(&self, time: Duration) {
         let end = self.start.elapsed().saturating_add(time).as_nanos();
         self.end.store(u64::try_from(end).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.is_over.store(false, Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
     }
 
     fn has_passed(&self) -> bool {
-        self.start.elapsed().as_nanos() > u128::from(self.end.load(Ordering::Relaxed))
-    }
-
-    /// What is thrown when time is over looks like an error of the engine.
-    fn explain(&self, error: JsError) -> JsError {
-        if error.message == "interrupted" && self.has_passed() {
-            return JsError {
-                name: JsError::TIMEOUT.to_owned(),
-                message: "it took too long".to_owned(),
-                ..error
-            };
+        let has_passed = self.start.elapsed().as_nanos() > u128::from(self.end.load(Ordering::Relaxed));
+        if has_passed {
+            self.is_over.store(true, Ordering::Relaxed);
         }
-        error
+        has_passed
     }
 }

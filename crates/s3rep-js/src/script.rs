@@ -38,20 +38,33 @@ impl Script {
     }
 
     pub(crate) fn evaluate<'js>(&self, cx: &Ctx<'js>) -> Result<Function<'js>, JsError> {
-        let expression = self.run(cx, format!("({}\n)", self.source));
-        let value = match expression {
-            Err(error) if error.name == JsError::SYNTAX => match self.script(cx) {
-                Err(script) if script.name == JsError::SYNTAX => {
-                    self.module(cx).map_err(|module| if self.is_module() { module } else { script })?
-                }
-                script => script?,
-            },
-            expression => expression?,
-        };
+        let failed = |error| JsError::thrown(cx, &error);
+        let module = Object::new(cx.clone()).map_err(failed)?;
+        let exports = Object::new(cx.clone()).map_err(failed)?;
+        module.set("exports", exports.clone()).map_err(failed)?;
+        cx.globals().set("module", module.clone()).map_err(failed)?;
+        cx.globals().set("exports", exports.clone()).map_err(failed)?;
+        let value = self.value(cx)?;
+        let exported: Value<'_> = module.get("exports").map_err(failed)?;
+        let is_untouched = exported == *exports.as_value() && exports.is_empty();
+        let value = if is_untouched { value } else { self.of(exported)? };
         value.into_function().ok_or_else(|| {
             JsError::new(JsError::SYNTAX, "there is no function: write one expression, or export one")
                 .at(self.file.clone())
         })
+    }
+
+    fn value<'js>(&self, cx: &Ctx<'js>) -> Result<Value<'js>, JsError> {
+        let expression = self.run(cx, format!("({}\n)", self.source));
+        match expression {
+            Err(error) if error.name == JsError::SYNTAX => match self.run(cx, self.source.clone()) {
+                Err(script) if script.name == JsError::SYNTAX => {
+                    self.module(cx).map_err(|module| if self.is_module() { module } else { script })
+                }
+                script => script,
+            },
+            expression => expression,
+        }
     }
 
     fn is_module(&self) -> bool {
@@ -65,19 +78,6 @@ impl Script {
         options.strict = false;
         options.filename = Some(self.file.clone());
         cx.eval_with_options(source, options).map_err(|error| JsError::thrown(cx, &error))
-    }
-
-    /// What `module.exports` is after the text has run, or else what its last statement gave.
-    fn script<'js>(&self, cx: &Ctx<'js>) -> Result<Value<'js>, JsError> {
-        let failed = |error| JsError::thrown(cx, &error);
-        let module = Object::new(cx.clone()).map_err(failed)?;
-        let exports = Object::new(cx.clone()).map_err(failed)?;
-        module.set("exports", exports.clone()).map_err(failed)?;
-        cx.globals().set("module", module.clone()).map_err(failed)?;
-        let last = self.run(cx, self.source.clone())?;
-        let now: Value<'_> = module.get("exports").map_err(failed)?;
-        let is_untouched = now == *exports.as_value() && exports.is_empty();
-        if is_untouched { Ok(last) } else { self.of(now) }
     }
 
     fn module<'js>(&self, cx: &Ctx<'js>) -> Result<Value<'js>, JsError> {

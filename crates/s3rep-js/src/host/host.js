@@ -77,6 +77,18 @@
     }
   }
 
+  // Bytes at the end that are no whole character yet.
+  const incomplete = (bytes, encoding) => {
+    if (encoding.startsWith('base64')) return bytes.length % 3;
+    if (encoding !== 'utf8') return 0;
+    for (let back = 1; back <= Math.min(3, bytes.length); back++) {
+      const byte = bytes[bytes.length - back];
+      if (byte < 0x80) return 0;
+      if (byte >= 0xc0) return (byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2) > back ? back : 0;
+    }
+    return 0;
+  };
+
   // Blocks are given out as they are complete, so that the pieces together are the whole.
   class Cipher {
     #algorithm;
@@ -104,7 +116,7 @@
     #give(bytes, to, isEnd) {
       let fresh = joined([this.#rest, bytes.slice(this.#given)]);
       this.#given = bytes.length;
-      const kept = !isEnd && to !== undefined && encodingOf(to).startsWith('base64') ? fresh.length % 3 : 0;
+      const kept = isEnd || to === undefined || to === 'buffer' ? 0 : incomplete(fresh, encodingOf(to));
       this.#rest = fresh.slice(fresh.length - kept);
       fresh = fresh.slice(0, fresh.length - kept);
       return given(fresh, to);
@@ -128,6 +140,8 @@
     }
   };
   const console = {};
+  const others = ['assert', 'count', 'dir', 'group', 'groupCollapsed', 'groupEnd', 'table', 'time', 'timeEnd', 'timeLog'];
+  for (const name of others) console[name] = () => {};
   for (const level of ['debug', 'error', 'info', 'log', 'trace', 'warn']) {
     console[level] = (...values) => native.log(level, toWellFormed.call(values.map(printed).join(' ')));
   }
@@ -206,11 +220,17 @@
     [Symbol.iterator]() { return this.entries(); }
     toString() { return this.#pairs.map((pair) => pair.map(formEncoded).join('=')).join('&'); }
   }
+  const unchangeable = () => {
+    throw new TypeError('a URL cannot be changed here; make another one of its parts');
+  };
   class URL {
     constructor(url, base) {
       const parts = JSON.parse(native.url(String(url), base === undefined ? null : String(base)));
-      for (const name of Object.keys(parts)) Object.defineProperty(this, name, { value: parts[name], enumerable: true });
-      Object.defineProperty(this, 'searchParams', { value: new URLSearchParams(parts.search), enumerable: true });
+      parts.searchParams = new URLSearchParams(parts.search);
+      for (const name of ['append', 'delete', 'set']) define(parts.searchParams, { [name]: unchangeable });
+      for (const name of Object.keys(parts)) {
+        Object.defineProperty(this, name, { get: () => parts[name], set: unchangeable, enumerable: true });
+      }
     }
     static canParse(url, base) {
       try {
@@ -230,9 +250,9 @@
   const MINUTE = 60000;
   const offset = native.isUtc ? () => 0 : (time) => (Number.isNaN(time) ? 0 : native.offset(time));
   const wallOf = (time) => time + offset(time) * MINUTE;
-  const fromWall = (wall) => wall - offset(wall - offset(wall) * MINUTE) * MINUTE;
+  const fromWall = native.isUtc ? (wall) => wall : (wall) => (Number.isNaN(wall) ? wall : native.fromWall(wall));
   const DAY_ONLY = /^\s*[+-]?\d{4,6}(-\d\d){0,2}\s*$/;
-  const ZONE = /\d:\d\d.*(Z|[+-]\d\d:?\d\d)|GMT|UTC/i;
+  const ZONE = /\d:\d\d.*(Z|[+-]\d\d:?\d\d)|GMT|UTC|\b([ECMP][SD]T|CES?T|EES?T|WES?T|MSK|JST|HST|AKST|AKDT)\b/i;
   const parse = (text) => {
     const time = RealDate.parse(text);
     if (Number.isNaN(time) || DAY_ONLY.test(text) || ZONE.test(text)) return time;
@@ -311,6 +331,28 @@
     toISOString,
   });
 
+  // Letters first, then accents, then small before large, as everywhere in the languages of Latin script.
+  const bare = (text) => text.normalize('NFD').replace(/\p{M}/gu, '').toLowerCase();
+  const swapped = (text) => text.replace(/\p{L}/gu, (c) => (c === c.toLowerCase() ? c.toUpperCase() : c.toLowerCase()));
+  const order = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
+  const grouped = (number, language, options) => {
+    if ((language !== undefined && language !== 'en-US') || options !== undefined) {
+      throw new RangeError('numbers are printed in en-US without options here');
+    }
+    if (!Number.isFinite(number)) return Number.isNaN(number) ? 'NaN' : number < 0 ? '-∞' : '∞';
+    const [whole, fraction] = Math.abs(number).toFixed(3).split('.');
+    const rest = fraction.replace(/0+$/, '');
+    const text = whole.replace(/\B(?=(\d{3})+$)/g, ',') + (rest === '' ? '' : '.' + rest);
+    return number < 0 ? '-' + text : text;
+  };
+  define(String.prototype, {
+    localeCompare(other) {
+      const [a, b] = [String(this), String(other)];
+      return order(bare(a), bare(b)) || order(a.normalize('NFD').toLowerCase(), b.normalize('NFD').toLowerCase())
+        || order(swapped(a), swapped(b));
+    },
+  });
+  define(Number.prototype, { toLocaleString(language, options) { return grouped(Number(this), language, options); } });
   define(Math, { random: () => native.random() });
   define(globalThis, {
     Buffer, Date: HostDate, TextDecoder, TextEncoder, URL, URLSearchParams, console, crypto,

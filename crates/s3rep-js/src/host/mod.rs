@@ -7,7 +7,7 @@ mod text;
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use jiff::{Timestamp, tz::TimeZone};
-use rquickjs::{Ctx, Exception, Function, Object, TypedArray};
+use rquickjs::{Ctx, Exception, Function, Object, TypedArray, context::EvalOptions};
 
 /// What a function sees of the world.
 #[derive(Clone)]
@@ -72,9 +72,14 @@ impl fmt::Debug for Host {
 
 type Js<T> = rquickjs::Result<T>;
 
+/// The name of the host's own text in stacks.
+pub(crate) const HOST_FILE: &str = "s3rep:host";
+
 /// Puts the objects into a realm.
 pub(crate) fn install(cx: &Ctx<'_>, host: &Host) -> Js<()> {
-    let install: Function<'_> = cx.eval(include_str!("host.js"))?;
+    let mut options = EvalOptions::default();
+    options.filename = Some(HOST_FILE.to_owned());
+    let install: Function<'_> = cx.eval_with_options(include_str!("host.js"), options)?;
     let env = serde_json::to_string(&host.env).unwrap_or_default();
     install.call((native(cx, host)?, env))
 }
@@ -93,6 +98,8 @@ fn native<'js>(cx: &Ctx<'js>, host: &Host) -> Js<Object<'js>> {
     native.set("zone", name_of(&host.zone))?;
     let zone = host.zone.clone();
     native.set("offset", Function::new(cx.clone(), move |time: f64| minutes_east(&zone, time))?)?;
+    let zone = host.zone.clone();
+    native.set("fromWall", Function::new(cx.clone(), move |wall: f64| from_wall(&zone, wall))?)?;
     native.set("log", Function::new(cx.clone(), |level: String, text: String| log(&level, &text))?)?;
     native.set("bytes", Function::new(cx.clone(), bytes)?)?;
     native.set("text", Function::new(cx.clone(), text_of)?)?;
@@ -120,6 +127,17 @@ fn minutes_east(zone: &TimeZone, time: f64) -> f64 {
     f64::from(zone.to_offset(timestamp).seconds()) / 60.0
 }
 
+/// The instant at which the clock on the wall shows this, as if it were UTC. What it shows twice is the first time, and
+/// what it never shows is as long after the change, as in JavaScript.
+fn from_wall(zone: &TimeZone, wall: f64) -> f64 {
+    let Ok(wall_time) = Timestamp::from_millisecond(wall as i64) else { return wall };
+    let shown = TimeZone::UTC.to_datetime(wall_time);
+    match zone.to_ambiguous_timestamp(shown).compatible() {
+        Ok(instant) if wall.is_finite() => instant.as_millisecond() as f64,
+        _ => wall,
+    }
+}
+
 fn log(level: &str, text: &str) {
     match level {
         "error" => tracing::error!(target: "s3rep::js", "{text}"),
@@ -132,7 +150,7 @@ fn log(level: &str, text: &str) {
 // Bytes come as text of which each character is one, and go as arrays.
 
 fn bytes(cx: Ctx<'_>, text: String, encoding: String) -> Js<TypedArray<'_, u8>> {
-    TypedArray::new(cx, text::to_bytes(&text, &encoding))
+    TypedArray::new_copy(cx, text::to_bytes(&text, &encoding))
 }
 
 fn text_of(bytes: String, encoding: String) -> String {
@@ -141,7 +159,7 @@ fn text_of(bytes: String, encoding: String) -> String {
 
 fn hash(cx: Ctx<'_>, algorithm: String, data: String) -> Js<TypedArray<'_, u8>> {
     match crypto::hash(&algorithm, &text::to_bytes(&data, "latin1")) {
-        Some(digest) => TypedArray::new(cx, digest),
+        Some(digest) => TypedArray::new_copy(cx, digest),
         None => Err(Exception::throw_message(
             &cx,
             "Digest method not supported: md5, sha1, sha256 and sha512 are",
@@ -159,7 +177,7 @@ fn cipher(
 ) -> Js<TypedArray<'_, u8>> {
     let (key, data) = (text::to_bytes(&key, "latin1"), text::to_bytes(&data, "latin1"));
     match crypto::cipher(&algorithm, &key, &data, decrypts, is_end) {
-        Ok(bytes) => TypedArray::new(cx, bytes),
+        Ok(bytes) => TypedArray::new_copy(cx, bytes),
         Err(message) => Err(Exception::throw_message(&cx, message)),
     }
 }
