@@ -242,7 +242,8 @@ async fn a_table_that_is_made_anew_is_filled_again() {
     );
     let url = ["db", "--url", "file://./bucket/databases/open-data"];
     place.run_with_input(&[&url[..], &["update", "cars", "car-001"]].concat(), r#"{"mpg": 1}"#).expect(0);
-    place.run(&["run", "--once"]).expect(0);
+    place.run(&["run", "--once"]).expect(1).says(&["cars", "--yes"]);
+    place.run(&["run", "--once", "--yes"]).expect(0);
     place.run(&["verify"]).expect(0);
 }
 
