@@ -82,9 +82,7 @@ fn limits_end_a_call_and_leave_the_function_usable() {
     let limits = Limits { time: Duration::from_millis(5), ..Limits::default() };
     let options = Options { limits, ..Options::default() };
     let mut slow = JsFunction::compile(Script::new("(d) => { for (;;) {} }"), options).unwrap();
-    let began = Instant::now();
-    slow.transform(&[&good]).unwrap_err();
-    assert!(began.elapsed() < Duration::from_millis(90));
+    assert_eq!(slow.transform(&[&good]).unwrap_err().name, "Timeout");
 }
 
 #[test]
