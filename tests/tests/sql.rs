@@ -5,7 +5,12 @@
 //! `S3REP_KILLS` sets the number of kills, `S3REP_SEED` the seed, which is printed.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and prints")]
 
-use std::{env, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    env,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::future::BoxFuture;
 use libtest_mimic::{Arguments, Trial};
@@ -219,14 +224,27 @@ async fn break_the_way(kind: Arc<Kind>) {
     scene.check().await;
 }
 
+/// How long the changes of the writer may fit into what the server has set aside on its disk.
+const NOTICED: Duration = Duration::from_secs(60);
+
+/// How often s3rep said that something keeps it from going on.
+fn troubles(place: &Place) -> usize {
+    place.log().matches("plg:replicator:error").count()
+}
+
 /// The server's own disk is full for a while, and the operator has to start it again if it ended.
 async fn fill_the_disk(kind: Arc<Kind>, disk: SmallDisk) {
     let mut scene = Scene::new(kind.clone(), "full").await;
     let mut run = scene.place.start(&["run"]);
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_millis(scene.random.random_range(300..900))).await;
+        let before = troubles(&scene.place);
         disk.fill(0);
-        tokio::time::sleep(Duration::from_millis(scene.random.random_range(500..1_500))).await;
+        let since = Instant::now();
+        while troubles(&scene.place) == before {
+            assert!(since.elapsed() < NOTICED, "nothing fails on a full disk:\n{}", scene.place.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         disk.free();
         kind.server.restart().await.unwrap();
     }

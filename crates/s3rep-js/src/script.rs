@@ -1,15 +1,27 @@
 //! The text of a function, and how it becomes one.
 
+use std::fmt;
+
 use rquickjs::{Ctx, Function, Module, Object, Value, context::EvalOptions};
 
 use crate::JsError;
 
 /// The text of a function.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Script {
     source: String,
     file: String,
     export: Option<String>,
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // People write keys into their functions.
+        f.debug_struct("Script")
+            .field("file", &self.file)
+            .field("export", &self.export)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Script {

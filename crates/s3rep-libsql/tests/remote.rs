@@ -662,7 +662,13 @@ async fn rows_are_what_is_expected(bench: Bench) {
 async fn answering(answer: impl Into<Vec<u8>>) -> (String, Arc<Mutex<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, heard) = (listener.local_addr().unwrap().to_string(), Arc::<Mutex<String>>::default());
-    let (answer, keep) = (answer.into(), heard.clone());
+    let (mut answer, keep) = (answer.into(), heard.clone());
+    // It answers once a connection, and a client that did not know would sometimes ask again on it.
+    if let Some(end) = answer.windows(2).position(|pair| pair == b"\r\n")
+        && answer.starts_with(b"HTTP/1.1 ")
+    {
+        answer.splice(end + 2..end + 2, *b"Connection: close\r\n");
+    }
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             let mut buffer = vec![0; 64 * 1024];

@@ -7,8 +7,6 @@ use s3rep_core::{ErrorKind, Event, Result, Seq};
 use crate::{
     LogOptions, durability,
     files::{Files, now_millis},
-    ids::Ids,
-    recent::Recent,
     replicators::{self, Found, Replicator},
     schema::{self, Counters, Meta},
     sqlite::{Access, Db},
@@ -72,14 +70,7 @@ fn existing(files: &Arc<Files>, options: &LogOptions, events: &mut Vec<Event>) -
             reason: reason.to_owned(),
         }),
     );
-    let mut store = Store {
-        db,
-        meta,
-        counters,
-        ids: Ids::default(),
-        appended: Recent::default(),
-        files: Arc::clone(files),
-    };
+    let mut store = Store::new(db, meta, counters, files);
     if !events.is_empty() {
         // Mends the rows.
         store.db.begin()?;
@@ -167,14 +158,7 @@ fn create(files: &Arc<Files>, options: &LogOptions, known: Vec<Replicator>, fenc
     let mut db = Db::open(files, &files.db(), Access::Write)?;
     prepare(&mut db)?;
     durability::begin(&mut db, &mut meta, options.durability)?;
-    Ok(Store {
-        db,
-        meta,
-        counters,
-        ids: Ids::default(),
-        appended: Recent::default(),
-        files: Arc::clone(files),
-    })
+    Ok(Store::new(db, meta, counters, files))
 }
 
 /// Settings of the writing connection.

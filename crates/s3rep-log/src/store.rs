@@ -58,6 +58,11 @@ pub(crate) struct Moves {
 }
 
 impl Store {
+    pub(crate) fn new(db: Db, meta: Meta, counters: Counters, files: &Arc<Files>) -> Self {
+        let (ids, appended) = (Ids::default(), Recent::default());
+        Self { db, meta, counters, ids, appended, files: Arc::clone(files) }
+    }
+
     /// Appends encoded changes and writes state.
     pub(crate) fn append(&mut self, changes: &[Vec<u8>], writes: &[StateWrite]) -> Result<Appended, Failure> {
         if !changes.is_empty() {

@@ -96,9 +96,7 @@ async fn begin(
     session.begin().await.map_err(from_mysql)?;
     let stored = cursor::hold(session, progress, table).await?;
     let admission = Admission::of(&stored, progress, table.unwrap_or_default())?;
-    if !admission.replaces_log {
-        Floors::check(&floors, &stored, &progress.replicator)?;
-    }
+    Floors::check(&floors, &stored, progress)?;
     if admission.replaces_log {
         cursor::forget(session, &progress.replicator).await?;
     }

@@ -94,10 +94,9 @@ async fn begin(
     let floors = sink.floors().below(progress, table);
     let stored = cursor::begin(session, progress, moves, sink.takes_over(progress)).await?;
     let admission = Admission::of(&stored, progress, table.unwrap_or_default())?;
+    Floors::check(&floors, &stored, progress)?;
     if admission.replaces_log {
         cursor::replace(session.client()?, progress).await?;
-    } else {
-        Floors::check(&floors, &stored, &progress.replicator)?;
     }
     Ok(admission)
 }

@@ -46,10 +46,11 @@ impl Floors {
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`], temporary, scope sink: the engine asks for the cursors, and begins there.
-    pub fn check(floors: &[Floor], stored: &[StoredCursor], replicator: &str) -> Result<()> {
+    pub fn check(floors: &[Floor], stored: &[StoredCursor], progress: &Progress) -> Result<()> {
         let is_behind = |(table, partition, seq): &Floor| {
-            let is_it =
-                |row: &&StoredCursor| *row.table == **table && row.partition == i64::from(partition.0);
+            let is_it = |row: &&StoredCursor| {
+                *row.table == **table && row.partition == i64::from(partition.0) && row.log == *progress.log
+            };
             stored.iter().find(is_it).map_or(0, |row| u64::try_from(row.seq).unwrap_or(0)) < *seq
         };
         if !floors.iter().any(is_behind) {
@@ -58,7 +59,7 @@ impl Floors {
         Err(Error::new(ErrorKind::Unavailable, "the database has lost what it had acknowledged")
             .temporary()
             .with_scope(Scope::Sink)
-            .with_context("replicator", replicator)
+            .with_context("replicator", &progress.replicator)
             .with_advice(
                 "look whether another server took over or a backup was restored; restart s3rep, so that it begins \
                  with the cursors that are there",

@@ -8,7 +8,7 @@ use s3rep_core::{
     Batch, Capability, Context, DriverConfig, Limits, Outcome, Progress, Readback, Result, SchemaSync,
     SchemaSyncOptions, Secret, Sink, StoredCursors, Table,
 };
-use s3rep_sql::{Floors, Move, stored_cursors};
+use s3rep_sql::{Admission, Floors, Move, stored_cursors};
 use tokio::sync::Mutex;
 
 use super::{
@@ -61,7 +61,9 @@ impl RemoteSink {
             earlier => earlier,
         };
         let known = Known::load(&self.server, replicator, table, self.options.on_mismatch).await?;
-        Floors::check(&self.floors.below(progress, None), &known.cursors, replicator)?;
+        // Who has lost its cursors to another owner is told so first.
+        Admission::of(&known.cursors, progress, "")?;
+        Floors::check(&self.floors.below(progress, None), &known.cursors, progress)?;
         Ok(match earlier {
             Some(earlier) => known.with_tables_of(earlier),
             None => known,
